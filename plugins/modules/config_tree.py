@@ -20,6 +20,10 @@ options:
     description: Mode of O(root) and of folders made under it.
     type: str
     default: "0755"
+  owner:
+    description: Number of the user who owns what is written.
+    type: int
+    default: 0
   files:
     description: The files, with their whole content.
     type: list
@@ -38,10 +42,24 @@ options:
         description: Permissions as an octal string.
         type: str
         default: "0644"
+      once:
+        description: Write the file only where there is none; one that is there keeps its content.
+        type: bool
+        default: false
   links:
-    description: Symbolic links, path below O(root) to target as it is to be written in the link.
-    type: dict
-    default: {}
+    description: The symbolic links.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Path below O(root).
+        type: str
+        required: true
+      target:
+        description: What the link says, relative to its own folder or absolute.
+        type: str
+        required: true
   absent:
     description: Paths below O(root) of files and links that must not be there.
     type: list
@@ -73,7 +91,8 @@ EXAMPLES = r"""
       - path: sites-available/screen-flow
         content: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"
     links:
-      sites-enabled/screen-flow: ../sites-available/screen-flow
+      - path: sites-enabled/screen-flow
+        target: ../sites-available/screen-flow
     absent: [sites-enabled/default]
     validate: nginx -t -q -c %s/nginx.conf
 """
@@ -110,62 +129,67 @@ def inside(root: Path, name: str) -> Path:
 
 
 def current(path: Path) -> tuple[str, str]:
-    """Return what stands at `path`, as (text, mode): mode is octal, 'link' or 'absent'."""
+    """Return what stands at `path` as (text, state): 'absent', 'link', or mode and owner ('0644 0')."""
     if path.is_symlink():
         return f"-> {path.readlink()}\n", "link"
     if not path.exists():
         return "", "absent"
-    return path.read_text(errors="surrogateescape"), f"{stat.S_IMODE(path.stat().st_mode):04o}"
+    status = path.stat()
+    return path.read_text(errors="surrogateescape"), f"{stat.S_IMODE(status.st_mode):04o} {status.st_uid}"
 
 
 def wanted_changes(
-    root: Path, files: list[dict[str, str]], links: dict[str, str], absent: list[str]
+    root: Path,
+    owner: int,
+    files: list[dict[str, Any]],
+    links: list[dict[str, str]],
+    absent: list[str],
 ) -> list[Change]:
     """Compare what is wanted with what is there, in the order files, links, absent.
 
-    Returns a list of {path, before, after, mode_before, mode}, one for each path that differs.
-    Raises ValueError for a path outside of the folder.
+    Returns a list of {path, before, state_before, after, state}, one for each path that differs.
+    Raises ValueError for a path outside of the folder or a mode that is no octal number.
     """
-    wanted = [(file["path"], file["content"], f"{int(file['mode'], 8):04o}") for file in files]
-    wanted += [(path, f"-> {target}\n", "link") for path, target in links.items()]
-    wanted += [(path, "", "absent") for path in absent]
     changes = []
-    for name, after, mode in wanted:
-        before, mode_before = current(inside(root, name))
-        if (before, mode_before) != (after, mode):
+
+    def compare(name: str, after: str, state: str, once: bool = False) -> None:
+        before, state_before = current(inside(root, name))
+        if once and state_before not in ("absent", "link"):
+            after = before
+        if (before, state_before) != (after, state):
             changes.append(
-                {"path": name, "before": before, "after": after, "mode_before": mode_before, "mode": mode}
+                {"path": name, "before": before, "state_before": state_before, "after": after, "state": state}
             )
+
+    for file in files:
+        compare(file["path"], file["content"], f"{int(file['mode'], 8):04o} {owner}", file["once"])
+    for link in links:
+        compare(link["path"], f"-> {link['target']}\n", "link")
+    for name in absent:
+        compare(name, "", "absent")
     return changes
 
 
-def apply(root: Path, change: Change, folder_mode: int, module: AnsibleModule | None = None) -> None:
-    """Make one change under `root`; with a module, through its atomic move, which keeps SELinux contexts."""
+def apply(root: Path, change: Change, folder_mode: int, owner: int) -> None:
+    """Make one change under `root`, whole or not at all."""
     path = inside(root, change["path"])
-    if change["mode"] == "absent":
+    if change["state"] == "absent":
         path.unlink()
         return
     for folder in reversed([parent for parent in path.parents if root in (parent, *parent.parents)]):
         if not folder.exists():
             folder.mkdir(mode=folder_mode, parents=True)
-    handle, temporary_name = tempfile.mkstemp(dir=path.parent, prefix=".config_tree-")
-    temporary = Path(temporary_name)
-    try:
-        if change["mode"] == "link":
-            os.close(handle)
-            temporary.unlink()
+            os.chown(folder, owner, -1)
+    with tempfile.TemporaryDirectory(prefix=".config_tree-", dir=path.parent) as parent:
+        temporary = Path(parent) / path.name
+        if change["state"] == "link":
             temporary.symlink_to(change["after"][3:-1])
-            temporary.replace(path)
-            return
-        with os.fdopen(handle, "w", errors="surrogateescape") as file:
-            file.write(change["after"])
-        temporary.chmod(int(change["mode"], 8))
-        if module and not path.is_symlink():
-            module.atomic_move(temporary_name, str(path))
         else:
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.touch(mode=0o600)
+            temporary.write_text(change["after"], errors="surrogateescape")
+            os.chown(temporary, owner, -1)
+            temporary.chmod(int(change["state"].split()[0], 8))
+        temporary.replace(path)
 
 
 def validate(module: AnsibleModule, root: Path, changes: list[Change], command: str) -> None:
@@ -179,7 +203,7 @@ def validate(module: AnsibleModule, root: Path, changes: list[Change], command: 
         if root.is_dir():
             shutil.copytree(root, staged, symlinks=True, dirs_exist_ok=True)
         for change in changes:
-            apply(staged, change, 0o700)
+            apply(staged, change, 0o700, os.geteuid())
         rc, out, err = module.run_command([word.replace("%s", str(staged)) for word in argv])
         if rc != 0:
             said = (err or out).replace(str(staged), str(root)).strip()
@@ -201,6 +225,7 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "mode": {"type": "str", "default": "0755"},
+            "owner": {"type": "int", "default": 0},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -209,19 +234,29 @@ def main() -> None:
                     "path": {"type": "str", "required": True},
                     "content": {"type": "str", "required": True},
                     "mode": {"type": "str", "default": "0644"},
+                    "once": {"type": "bool", "default": False},
                 },
             },
-            "links": {"type": "dict", "default": {}},
+            "links": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "str", "required": True},
+                    "target": {"type": "str", "required": True},
+                },
+            },
             "absent": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "str"},
         },
         supports_check_mode=True,
     )
     root = Path(module.params["root"])
-    folder_mode = int(module.params["mode"], 8)
+    owner = module.params["owner"]
     try:
+        folder_mode = int(module.params["mode"], 8)
         changes = wanted_changes(
-            root, module.params["files"], module.params["links"], module.params["absent"]
+            root, owner, module.params["files"], module.params["links"], module.params["absent"]
         )
     except ValueError as error:
         module.fail_json(msg=str(error))
@@ -229,14 +264,14 @@ def main() -> None:
         validate(module, root, changes, module.params["validate"])
     if not module.check_mode:
         for change in changes:
-            apply(root, change, folder_mode, module)
+            apply(root, change, folder_mode, owner)
     module.exit_json(
         changed=bool(changes),
         paths=[change["path"] for change in changes],
         diff=[
             {
-                "before_header": f"{root / change['path']} ({change['mode_before']})",
-                "after_header": f"{root / change['path']} ({change['mode']})",
+                "before_header": f"{root / change['path']} ({change['state_before']})",
+                "after_header": f"{root / change['path']} ({change['state']})",
                 "before": change["before"],
                 "after": change["after"],
             }
