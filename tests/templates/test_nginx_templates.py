@@ -1,0 +1,92 @@
+"""nginx's templates: the guide's values as defaults, one by one."""
+
+import re
+
+import pytest
+from ansible.errors import AnsibleUndefinedVariable
+from ansible.template import trust_as_template
+
+
+@pytest.fixture
+def site(render):
+    return render("nginx", "site.conf.j2")
+
+
+def location(text: str, path: str) -> str:
+    """Return the lines of one location block."""
+    return re.search(rf"location {re.escape(path)} {{(.*?)    }}", text, re.DOTALL).group(1)
+
+
+@pytest.mark.parametrize(
+    "directive",
+    [
+        "listen 80;",
+        "server_name _;",
+        "client_max_body_size 50M;",
+        "proxy_connect_timeout 300s;",
+        "proxy_send_timeout 300s;",
+        "proxy_read_timeout 300s;",
+        "send_timeout 300s;",
+        "proxy_set_header Host $host;",
+        "proxy_set_header X-Real-IP $remote_addr;",
+        "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+        "proxy_set_header X-Forwarded-Proto $scheme;",
+        "proxy_http_version 1.1;",
+        "proxy_set_header Upgrade $http_upgrade;",
+        "proxy_set_header Connection $connection_upgrade;",
+    ],
+)
+def test_the_server_has_the_guide_s_directive(site, directive):
+    assert f"    {directive}\n" in site.split("\n    location ")[0]
+
+
+def test_the_server_speaks_tls_for_cloudflare_s_full(site):
+    assert "    listen 443 ssl;\n" in site
+
+
+@pytest.mark.parametrize(
+    "directive",
+    [
+        "proxy_buffering off;",
+        "proxy_cache off;",
+        "proxy_connect_timeout 7200s;",
+        "proxy_send_timeout 7200s;",
+        "proxy_read_timeout 7200s;",
+        "send_timeout 7200s;",
+    ],
+)
+def test_the_websocket_location_has_the_guide_s_directive(site, directive):
+    assert f"        {directive}\n" in location(site, "/api/v1/cv-processing/ws/")
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/cv-processing/ws/"])
+def test_no_location_sets_a_header_of_its_own(site, path):
+    # One would drop all that the server sets: nginx inherits proxy_set_header only where there is none.
+    assert "proxy_set_header" not in location(site, path)
+
+
+def test_the_upgrade_map_is_the_guide_s(render):
+    text = render("nginx", "nginx.conf.j2")
+    block = re.search(r"map \$http_upgrade \$connection_upgrade {(.*?)}", text, re.DOTALL).group(1)
+    assert block.split() == ["default", "upgrade;", "''", "close;"]
+
+
+def test_connections_have_the_files_they_need(render):
+    text = render("nginx", "nginx.conf.j2", nginx_worker_connections=10)
+    assert "worker_connections 10;" in text
+    assert "worker_rlimit_nofile 20;" in text
+
+
+def test_nothing_is_included_by_a_pattern(render):
+    # dir/* would load an editor's backup files too.
+    for template in ("nginx.conf.j2", "site.conf.j2", "upstream.conf.j2"):
+        assert "*" not in "".join(re.findall(r"include (.*);", render("nginx", template)))
+
+
+def test_a_misspelt_variable_fails(render):
+    with pytest.raises(AnsibleUndefinedVariable, match="nginx_upstream_server"):
+        render(
+            "nginx",
+            "upstream.conf.j2",
+            nginx_upstream_servers=trust_as_template("{{ nginx_upstream_server }}"),
+        )

@@ -1,0 +1,105 @@
+"""config_tree: what changes, when nothing may, and what a dry run says."""
+
+import json
+import os
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from plugins.modules import config_tree
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run the module over tmp_path/etc; return what it says."""
+
+    def call(check=False, **arguments):
+        arguments = {"root": str(tmp_path / "etc"), "owner": os.geteuid(), **arguments}
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            config_tree.main()
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "etc"
+
+
+FILES = [
+    {"path": "main.conf", "content": "one\n"},
+    {"path": "sub/part.conf", "content": "two\n", "mode": "0600"},
+]
+
+
+def test_writes_files_with_their_modes(run, root):
+    assert run(files=FILES)["paths"] == ["main.conf", "sub/part.conf"]
+    assert (root / "main.conf").read_text() == "one\n"
+    assert (root / "sub/part.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_run_changes_nothing(run, root):
+    arguments = {"files": FILES, "links": [{"path": "on/main", "target": "../main.conf"}], "absent": ["old"]}
+    assert run(**arguments)["changed"]
+    before = {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
+    assert not run(**arguments)["changed"]
+    assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_a_wrong_mode_alone_is_mended(run, root):
+    run(files=FILES)
+    (root / "main.conf").chmod(0o666)
+    assert run(files=FILES)["paths"] == ["main.conf"]
+    assert (root / "main.conf").stat().st_mode & 0o777 == 0o644
+
+
+def test_links_are_made_mended_and_absent_ones_removed(run, root):
+    run(files=FILES, links=[{"path": "on/main", "target": "../sub/part.conf"}])
+    (root / "on/default").symlink_to("../main.conf")
+    run(files=FILES, links=[{"path": "on/main", "target": "../main.conf"}], absent=["on/default"])
+    assert (root / "on/main").read_text() == "one\n"
+    assert sorted(path.name for path in (root / "on").iterdir()) == ["main"]
+
+
+def test_a_file_written_once_keeps_its_content(run, root):
+    run(files=[{"path": "key", "content": "first", "mode": "0400", "once": True}])
+    assert not run(files=[{"path": "key", "content": "second", "mode": "0400", "once": True}])["changed"]
+    assert (root / "key").read_text() == "first"
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(run, root):
+    said = run(check=True, files=FILES, validate="no-such-program %s")
+    assert said["changed"]
+    assert [(item["before"], item["after"]) for item in said["diff"]] == [("", "one\n"), ("", "two\n")]
+    assert not root.exists()
+
+
+def test_the_check_sees_the_whole_new_tree_with_what_was_there(run, root):
+    root.mkdir()
+    (root / "other.conf").write_text("theirs\n")
+    run(files=FILES, validate="grep -q theirs %s/other.conf")
+    assert (root / "main.conf").exists()
+    assert not run(files=FILES, validate="false")["changed"], "an unchanged tree needs no check"
+
+
+def test_a_failed_check_leaves_the_tree_and_names_its_own_paths(run, root):
+    run(files=FILES)
+    said = run(
+        files=[{"path": "main.conf", "content": "broken\n"}], validate="ls %s/main.conf %s/missing.conf"
+    )
+    assert said["failed"]
+    assert f"{root}/missing.conf" in said["msg"]
+    assert (root / "main.conf").read_text() == "one\n"
+    assert [path.name for path in root.parent.iterdir()] == ["etc"], "the staged copy is gone"
+
+
+def test_a_failed_check_in_a_dry_run_fails_too(run, root):
+    assert run(check=True, files=FILES, validate="false")["failed"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "sub/../../outside"])
+def test_a_path_that_leads_out_is_refused(run, path):
+    said = run(files=[{"path": path, "content": ""}])
+    assert said["failed"]
+    assert path in said["msg"]
