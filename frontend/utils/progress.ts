@@ -1,0 +1,130 @@
+/** The api's batches and CVs, and how events change them. Pure: the hook and the tests share it. */
+
+import type { Resync, ServerMessage, Snapshot } from "@/utils/websocket";
+
+export type CVStatus = "queued" | "extracting" | "analysing" | "done" | "failed";
+
+export interface CVResult {
+  readonly name: string | null;
+  readonly email: string | null;
+  readonly phone: string | null;
+  readonly skills: readonly string[];
+}
+
+export interface CV {
+  readonly cv_id: string;
+  readonly batch_id: string;
+  readonly filename: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly status: CVStatus;
+  /** Percent. */
+  readonly progress: number;
+  readonly result: CVResult | null;
+  /** A sentence, when the status is `failed`. */
+  readonly error: string | null;
+}
+
+interface BatchSummary {
+  readonly batch_id: string;
+  /** ISO 8601, UTC. */
+  readonly created_at: string;
+  readonly status: "processing" | "done";
+  readonly total: number;
+  readonly done: number;
+  readonly failed: number;
+  /** Percent. */
+  readonly progress: number;
+}
+
+export interface Batch extends BatchSummary {
+  readonly cvs: readonly CV[];
+}
+
+export interface BatchesSnapshot extends Snapshot {
+  /** Newest first. */
+  readonly batches: readonly Batch[];
+}
+
+interface Event extends ServerMessage {
+  readonly id: string;
+  /** ISO 8601, UTC. */
+  readonly time: string;
+}
+
+export type CVProgress = Event & CV & { readonly type: "cv_progress" };
+export type BatchProgress = Event & BatchSummary & { readonly type: "batch_progress" };
+
+export type ProgressEvent = CVProgress | BatchProgress;
+
+export interface ProgressState {
+  /** Newest first. */
+  readonly batches: readonly Batch[];
+  /** The newest event that `batches` contains; empty before the first snapshot. */
+  readonly lastEventId: string;
+}
+
+export const initialState: ProgressState = { batches: [], lastEventId: "" };
+
+/** `uploaded` carries the answer to an upload, which can arrive after the first events of the same batch. */
+export type ProgressAction =
+  | ProgressEvent
+  | Resync<BatchesSnapshot>
+  | { readonly type: "uploaded"; readonly batch: Batch };
+
+export function progressReducer(state: ProgressState, action: ProgressAction): ProgressState {
+  switch (action.type) {
+    case "resync":
+      if (action.snapshot === null) return state;
+      return { batches: action.snapshot.batches, lastEventId: action.snapshot.last_event_id };
+    case "uploaded":
+      return { ...state, batches: withBatch(state.batches, action.batch.batch_id, (known) => merge(action.batch, known)) };
+    case "cv_progress": {
+      const { id, type: _, time, ...cv } = action;
+      const batches = withBatch(state.batches, cv.batch_id, (known) => {
+        const batch = known ?? announced(cv.batch_id, time);
+        return { ...batch, total: Math.max(batch.total, 1), cvs: withCV(batch.cvs, cv) };
+      });
+      return { batches, lastEventId: id };
+    }
+    case "batch_progress": {
+      const { id, type: _, time: __, ...summary } = action;
+      const batches = withBatch(state.batches, summary.batch_id, (known) => ({ cvs: known?.cvs ?? [], ...summary }));
+      return { batches, lastEventId: id };
+    }
+    default:
+      // A newer server may send what this page does not know yet.
+      return state;
+  }
+}
+
+/** A batch of which nothing but a CV is known, until its own event comes. */
+function announced(batchId: string, time: string): Batch {
+  return { batch_id: batchId, created_at: time, status: "processing", total: 0, done: 0, failed: 0, progress: 0, cvs: [] };
+}
+
+/** Events are as new as the answer or newer: what they told stays, the answer adds the CVs that they did not name. */
+function merge(answer: Batch, known: Batch | undefined): Batch {
+  if (known === undefined) return answer;
+  const told = new Map(known.cvs.map((cv) => [cv.cv_id, cv]));
+  return {
+    ...known,
+    created_at: answer.created_at,
+    total: answer.total,
+    cvs: answer.cvs.map((cv) => told.get(cv.cv_id) ?? cv),
+  };
+}
+
+function withBatch(
+  batches: readonly Batch[],
+  batchId: string,
+  change: (known: Batch | undefined) => Batch,
+): readonly Batch[] {
+  const index = batches.findIndex((batch) => batch.batch_id === batchId);
+  return index === -1 ? [change(undefined), ...batches] : batches.with(index, change(batches[index]));
+}
+
+function withCV(cvs: readonly CV[], cv: CV): readonly CV[] {
+  const index = cvs.findIndex(({ cv_id }) => cv_id === cv.cv_id);
+  return index === -1 ? [...cvs, cv] : cvs.with(index, cv);
+}
