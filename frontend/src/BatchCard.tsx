@@ -30,15 +30,10 @@ export const BatchCard = memo(function BatchCard({ batch }: { readonly batch: Ba
         <span className="batch-state">
           {running && `${finished} of ${batch.total} finished`}
           {/* Always here and filled once, so that a screen reader says the outcome and nothing in between. */}
-          <output>{running ? "" : outcome(batch)}</output>
+          <output data-failed={batch.failed > 0}>{running ? "" : outcome(batch)}</output>
         </span>
       </header>
-      <progress
-        value={batch.progress}
-        max={100}
-        data-status={running ? "processing" : outcomeTone(batch)}
-        aria-label="Progress of all"
-      />
+      {running && <progress value={batch.progress} max={100} aria-label="Progress of all" />}
       <ul className="cvs">
         {batch.cvs.map((cv) => (
           <CVRow key={cv.cv_id} cv={cv} />
@@ -126,11 +121,6 @@ function outcome({ total, done, failed }: Batch): string {
   if (failed === 0) return total === 1 ? "Finished" : `All ${total} finished`;
   if (done === 0) return total === 1 ? "Failed" : `All ${total} failed`;
   return `${done} finished, ${failed} failed`;
-}
-
-function outcomeTone({ done, failed }: Batch): string {
-  if (failed === 0) return "done";
-  return done === 0 ? "failed" : "mixed";
 }
 
 function kind(filename: string): string {

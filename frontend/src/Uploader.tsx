@@ -10,6 +10,8 @@ interface Upload {
   readonly sent: number;
   /** A sentence when it failed, else empty. */
   readonly problem: string;
+  /** Whether the same files may pass another time. */
+  readonly transient: boolean;
 }
 
 interface UploaderProps {
@@ -30,13 +32,17 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
       const key = (lastKey.current += 1);
       const change = (what: Partial<Upload>) =>
         setUploads((all) => all.map((one) => (one.key === key ? { ...one, ...what } : one)));
-      setUploads((all) => [...all, { key, files, sent: 0, problem: "" }]);
+      setUploads((all) => [...all, { key, files, sent: 0, problem: "", transient: false }]);
       try {
         onUploaded(await uploadBatch(files, (sent) => change({ sent })));
         drop(key);
       } catch (error) {
-        change({ problem: error instanceof Error ? error.message : String(error) });
-        if (error instanceof ApiError && error.status === 401) onSignedOut();
+        const status = error instanceof ApiError ? error.status : 0;
+        change({
+          problem: error instanceof Error ? error.message : String(error),
+          transient: status < 400 || status === 429 || status >= 500,
+        });
+        if (status === 401) onSignedOut();
       }
     },
     [onUploaded, onSignedOut, drop],
@@ -78,7 +84,7 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
         />
       </label>
       <ul className="uploads">
-        {uploads.map(({ key, files, sent, problem }) => (
+        {uploads.map(({ key, files, sent, problem, transient }) => (
           <li key={key} className="card upload" data-testid="upload" data-failed={problem !== ""}>
             <span className="upload-files">{fileNames(files)}</span>
             {problem === "" ? (
@@ -92,16 +98,18 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
                   {problem}
                 </p>
                 <span className="actions">
-                  <button
-                    type="button"
-                    className="button quiet"
-                    onClick={() => {
-                      drop(key);
-                      void start(files);
-                    }}
-                  >
-                    Try again
-                  </button>
+                  {transient && (
+                    <button
+                      type="button"
+                      className="button quiet"
+                      onClick={() => {
+                        drop(key);
+                        void start(files);
+                      }}
+                    >
+                      Try again
+                    </button>
+                  )}
                   <button type="button" className="button quiet" onClick={() => drop(key)}>
                     Dismiss
                   </button>

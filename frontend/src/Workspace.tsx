@@ -20,8 +20,8 @@ const CONNECTION_LABEL: Record<ConnectionState, string> = {
 const CONNECTION_NOTICE: Record<ConnectionState, string> = {
   connecting: "Connecting. Your CVs will show in a moment.",
   live: "",
-  reconnecting: "The connection was lost. Your CVs are still being read; this page catches up by itself.",
-  offline: "You seem to be offline. Your CVs are still being read; this page catches up when you are back.",
+  reconnecting: "The connection was lost. What you sent is still being read; this page catches up by itself.",
+  offline: "You seem to be offline. What you sent is still being read; this page catches up when you are back.",
   closed: "The server refused live updates for this session.",
 };
 const NOTICE_AFTER = 2_000;
