@@ -13,5 +13,10 @@ export default defineConfig({
     // `npm run dev` beside an api started by hand; the page itself only knows paths of its own host.
     proxy: { "/api": { target: "http://127.0.0.1:8000", ws: true } },
   },
-  test: { environment: "happy-dom" },
+  test: {
+    environment: "happy-dom",
+    environmentOptions: { happyDOM: { url: "https://site.example/cvs" } },
+    mockReset: true,
+    unstubGlobals: true,
+  },
 });

@@ -34,7 +34,7 @@ export function useCVProgress(userId: string, onRefused: () => void): UseCVProgr
         try {
           return await getBatches(signal);
         } catch (error) {
-          if (error instanceof ApiError && error.status === 401) {
+          if (!signal.aborted && error instanceof ApiError && error.status === 401) {
             socket.close();
             setConnection("closed");
             onRefused();

@@ -46,7 +46,13 @@ export const BatchCard = memo(function BatchCard({ batch }: { readonly batch: Ba
 const CVRow = memo(function CVRow({ cv }: { readonly cv: CV }) {
   const running = cv.status !== "done" && cv.status !== "failed";
   return (
-    <li className="cv" data-testid="cv" data-cv-id={cv.cv_id} data-status={cv.status} data-progress={cv.progress}>
+    <li
+      className="cv"
+      data-testid="cv"
+      data-cv-id={cv.cv_id}
+      data-status={cv.status}
+      data-progress={cv.progress}
+    >
       <span className="kind" aria-hidden="true">
         {kind(cv.filename)}
       </span>

@@ -11,7 +11,9 @@ export function SignIn({ demo, onSignedIn }: { readonly demo: boolean; readonly 
     return (
       <>
         <h1>You are not signed in</h1>
-        <p className="muted">Sign in where you usually do, then come back to this tab. It notices by itself.</p>
+        <p className="muted">
+          Sign in where you usually do, then come back to this tab. It notices by itself.
+        </p>
         <button type="button" className="button" onClick={onSignedIn}>
           Check again
         </button>

@@ -89,7 +89,9 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
             <span className="upload-files">{fileNames(files)}</span>
             {problem === "" ? (
               <>
-                <span className="muted">{sent < 1 ? `Sending, ${Math.floor(sent * 100)} %` : "Checking"}</span>
+                <span className="muted">
+                  {sent < 1 ? `Sending, ${Math.floor(sent * 100)} %` : "Checking"}
+                </span>
                 <progress value={sent} aria-label={`Sending ${fileNames(files)}`} />
               </>
             ) : (

@@ -21,7 +21,8 @@ const CONNECTION_NOTICE: Record<ConnectionState, string> = {
   connecting: "Connecting. Your CVs will show in a moment.",
   live: "",
   reconnecting: "The connection was lost. What you sent is still being read; this page catches up by itself.",
-  offline: "You seem to be offline. What you sent is still being read; this page catches up when you are back.",
+  offline:
+    "You seem to be offline. What you sent is still being read; this page catches up when you are back.",
   closed: "The server refused live updates for this session.",
 };
 const NOTICE_AFTER = 2_000;
@@ -88,7 +89,9 @@ function Connected({
         </p>
         <Uploader onUploaded={addBatch} onSignedOut={onSessionChange} />
         {batches.length === 0 && lastEventId !== "" && (
-          <p className="empty muted">Nothing here yet. The CVs you add show up here and fill in as they are read.</p>
+          <p className="empty muted">
+            Nothing here yet. The CVs you add show up here and fill in as they are read.
+          </p>
         )}
         {batches.map((batch) => (
           <BatchCard key={batch.batch_id} batch={batch} />

@@ -48,16 +48,26 @@ export async function getBatches(signal: AbortSignal): Promise<BatchesSnapshot> 
  *
  * @param onProgress called with the sent part, 0 to 1
  */
-export async function uploadBatch(files: readonly File[], onProgress: (sent: number) => void): Promise<Batch> {
+export async function uploadBatch(
+  files: readonly File[],
+  onProgress: (sent: number) => void,
+): Promise<Batch> {
   const body = new FormData();
   for (const file of files) body.append("files", file);
   const answer = await new Promise<Answer>((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", BATCHES);
-    request.upload.addEventListener("progress", ({ loaded, total }) => onProgress(total > 0 ? loaded / total : 0));
+    request.upload.addEventListener("progress", ({ loaded, total }) =>
+      onProgress(total > 0 ? loaded / total : 0),
+    );
     request.addEventListener("load", () => resolve({ status: request.status, text: request.responseText }));
     request.addEventListener("error", () =>
-      reject(new ApiError(0, "The connection broke during the upload. If the files are large together, send fewer at once.")),
+      reject(
+        new ApiError(
+          0,
+          "The connection broke during the upload. If the files are large together, send fewer at once.",
+        ),
+      ),
     );
     request.send(body);
   });

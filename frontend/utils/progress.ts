@@ -68,9 +68,7 @@ export const initialState: ProgressState = { batches: [], lastEventId: "" };
 
 /** `uploaded` carries the answer to an upload, which can arrive after the first events of the same batch. */
 export type ProgressAction =
-  | ProgressEvent
-  | Resync<BatchesSnapshot>
-  | { readonly type: "uploaded"; readonly batch: Batch };
+  ProgressEvent | Resync<BatchesSnapshot> | { readonly type: "uploaded"; readonly batch: Batch };
 
 export function progressReducer(state: ProgressState, action: ProgressAction): ProgressState {
   switch (action.type) {
@@ -78,7 +76,10 @@ export function progressReducer(state: ProgressState, action: ProgressAction): P
       if (action.snapshot === null) return state;
       return { batches: action.snapshot.batches, lastEventId: action.snapshot.last_event_id };
     case "uploaded":
-      return { ...state, batches: withBatch(state.batches, action.batch.batch_id, (known) => merge(action.batch, known)) };
+      return {
+        ...state,
+        batches: withBatch(state.batches, action.batch.batch_id, (known) => merge(action.batch, known)),
+      };
     case "cv_progress": {
       const { id, type: _, time, ...cv } = action;
       const batches = withBatch(state.batches, cv.batch_id, (known) => {
@@ -89,7 +90,10 @@ export function progressReducer(state: ProgressState, action: ProgressAction): P
     }
     case "batch_progress": {
       const { id, type: _, time: __, ...summary } = action;
-      const batches = withBatch(state.batches, summary.batch_id, (known) => ({ cvs: known?.cvs ?? [], ...summary }));
+      const batches = withBatch(state.batches, summary.batch_id, (known) => ({
+        cvs: known?.cvs ?? [],
+        ...summary,
+      }));
       return { batches, lastEventId: id };
     }
     default:
@@ -100,7 +104,16 @@ export function progressReducer(state: ProgressState, action: ProgressAction): P
 
 /** A batch of which nothing but a CV is known, until its own event comes. */
 function announced(batchId: string, time: string): Batch {
-  return { batch_id: batchId, created_at: time, status: "processing", total: 0, done: 0, failed: 0, progress: 0, cvs: [] };
+  return {
+    batch_id: batchId,
+    created_at: time,
+    status: "processing",
+    total: 0,
+    done: 0,
+    failed: 0,
+    progress: 0,
+    cvs: [],
+  };
 }
 
 /** Events are as new as the answer or newer: what they told stays, the answer adds the CVs that they did not name. */

@@ -187,7 +187,9 @@ export class ReconnectingWebSocket<
     const socket = new WebSocket(address);
     const { signal } = this.#attempt;
     socket.addEventListener("open", () => this.#opened(), { signal });
-    socket.addEventListener("message", (event: MessageEvent<unknown>) => this.#received(event.data), { signal });
+    socket.addEventListener("message", (event: MessageEvent<unknown>) => this.#received(event.data), {
+      signal,
+    });
     // `error` says nothing that the `close` after it does not.
     socket.addEventListener("close", ({ code, reason }) => this.#lost(code, reason), { signal });
     this.#socket = socket;
@@ -261,10 +263,13 @@ export class ReconnectingWebSocket<
       this.#failures += 1;
       this.#barred = code === CLOSE_TOO_MANY;
       this.#retryTimer = setTimeout(() => this.#connect(), delay);
-      console.log(`[WebSocket] Disconnected: ${code} ${reason}`.trimEnd() + `; next try in ${Math.round(delay)} ms`);
+      console.log(
+        `[WebSocket] Disconnected: ${code} ${reason}`.trimEnd() + `; next try in ${Math.round(delay)} ms`,
+      );
     }
     this.#setState(final ? "closed" : this.#stateWithoutSocket());
-    if (openedAt !== undefined || final) this.#call(() => this.#options.onDisconnect?.({ code, reason, final }));
+    if (openedAt !== undefined || final)
+      this.#call(() => this.#options.onDisconnect?.({ code, reason, final }));
     if (final) this.close();
   }
 
@@ -358,7 +363,8 @@ export class ReconnectingWebSocket<
     if (typeof data !== "string") return undefined;
     try {
       const value: unknown = JSON.parse(data);
-      const valid = typeof value === "object" && value !== null && "type" in value && typeof value.type === "string";
+      const valid =
+        typeof value === "object" && value !== null && "type" in value && typeof value.type === "string";
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the server keeps to its contract
       return valid ? (value as M | Resync<S>) : undefined;
     } catch {
