@@ -105,6 +105,12 @@ describe("progressReducer", () => {
     });
   });
 
+  it("learns from the answer to an upload what the events of its CVs did not tell", () => {
+    const answer = batch("b1", [cv("a"), cv("b")]);
+    const state = play(resync("1"), cvEvent("2", cv("a")), { type: "uploaded", batch: answer });
+    expect(state.batches).toEqual([answer]);
+  });
+
   it("puts an uploaded batch on top at once and does not call it an event", () => {
     const state = play(resync("1", batch("b0", [])), { type: "uploaded", batch: batch("b1", [cv("a")]) });
     expect(state).toEqual({ lastEventId: "1", batches: [batch("b1", [cv("a")]), batch("b0", [])] });

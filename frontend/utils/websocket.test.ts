@@ -299,6 +299,13 @@ describe("resuming", () => {
     expect(told.messages).toEqual([progress("2"), resync, progress("2")]);
   });
 
+  it("forgets the id when a resync brings no snapshot", () => {
+    const { socket, told } = connect({ lastEventId: "1" });
+    FakeWebSocket.last.accept().say({ type: "resync", snapshot: null });
+    expect(socket.lastEventId).toBeUndefined();
+    expect(told.messages).toEqual([{ type: "resync", snapshot: null }]);
+  });
+
   it("tells of the gap when it comes back without an id", () => {
     const { told } = connect();
     FakeWebSocket.last.accept();
@@ -431,6 +438,15 @@ describe("coming back", () => {
     }
   });
 
+  it.each([1006, 4429])("never waits longer than the bound, be it below the interval (%d)", (code) => {
+    random = 1;
+    connect({ reconnectInterval: 3_000, maxReconnectInterval: 400 });
+    for (let tries = 0; tries < 3; tries += 1) {
+      FakeWebSocket.last.end(code);
+      expectNextTryIn(400);
+    }
+  });
+
   it("starts over with the small delay only after a connection that held", () => {
     random = 1;
     connect();
@@ -459,8 +475,8 @@ describe("coming back", () => {
   });
 
   it.each([
-    [0, 3_000],
-    [0.5, 16_500],
+    [0, 15_000],
+    [0.5, 22_500],
     [1, 30_000],
   ])("waits long after 4429, whatever wakes it (draw %d)", (drawn, delay) => {
     random = drawn;
@@ -628,5 +644,27 @@ describe("close()", () => {
     FakeWebSocket.last.end(1006);
     expect(socket.state).toBe("closed");
     expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it("from one callback keeps the next from running", () => {
+    const onConnect = vi.fn();
+    const { socket } = connect({ onConnect, onStateChange: () => socket.close() });
+    FakeWebSocket.last.accept();
+    expect(onConnect).not.toHaveBeenCalled();
+  });
+
+  it("works from the loading of a snapshot", async () => {
+    const { socket, told } = connect({
+      lastEventId: "nonsense",
+      loadSnapshot: () => {
+        socket.close();
+        return new Promise(() => undefined);
+      },
+    });
+    FakeWebSocket.last.accept().end(4400);
+    told.states.length = 0;
+    await vi.runAllTimersAsync();
+    expect(socket.state).toBe("closed");
+    expect(told.states).toEqual([]);
   });
 });

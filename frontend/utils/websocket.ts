@@ -125,8 +125,7 @@ export class ReconnectingWebSocket<
     this.#options = options;
     this.#url = socketUrl(options.url);
     this.#reconnectInterval = milliseconds("reconnectInterval", options.reconnectInterval ?? 3_000);
-    const longest = milliseconds("maxReconnectInterval", options.maxReconnectInterval ?? 30_000);
-    this.#maxReconnectInterval = Math.max(longest, this.#reconnectInterval);
+    this.#maxReconnectInterval = milliseconds("maxReconnectInterval", options.maxReconnectInterval ?? 30_000);
     this.#heartbeatInterval = milliseconds("heartbeatInterval", options.heartbeatInterval ?? 30_000);
     this.#responseTimeout = milliseconds("responseTimeout", options.responseTimeout ?? 10_000);
     this.#lastEventId = options.lastEventId;
@@ -156,7 +155,6 @@ export class ReconnectingWebSocket<
 
   #connect(): void {
     this.#abandon();
-    this.#barred = false;
     this.#attempt = new AbortController();
     this.#expectAnswer();
     const { loadSnapshot } = this.#options;
@@ -273,16 +271,15 @@ export class ReconnectingWebSocket<
     if (final) this.close();
   }
 
-  /** Full jitter: anything between nothing and a ceiling that doubles. Who flooded the server waits longer. */
+  /** Full jitter: anything between nothing and a ceiling that doubles. Who flooded the server waits long. */
   #delay(code: number): number {
-    if (code === CLOSE_TOO_MANY) {
-      return this.#reconnectInterval + Math.random() * (this.#maxReconnectInterval - this.#reconnectInterval);
-    }
+    const longest = this.#maxReconnectInterval;
+    if (code === CLOSE_TOO_MANY) return ((1 + Math.random()) / 2) * longest;
     const ceiling =
       this.#failures === 0
         ? Math.min(FIRST_DELAY, this.#reconnectInterval)
-        : Math.min(this.#maxReconnectInterval, this.#reconnectInterval * 2 ** (this.#failures - 1));
-    return Math.random() * ceiling;
+        : this.#reconnectInterval * 2 ** (this.#failures - 1);
+    return Math.random() * Math.min(ceiling, longest);
   }
 
   /** Sends a ping now and from now on at the interval. An answer that is already owed keeps its deadline. */
