@@ -606,7 +606,7 @@ def main() -> None:
     # A dry run of a bare host goes as far as it can without.
     if needs_library and websocket is None and not module.check_mode:
         module.fail_json(
-            msg=f"websocket-client is missing for {sys.executable}: install it. On a server, Debian's package "
+            msg=f"websocket-client is missing for {sys.executable}: on a server, Debian's package "
             "is python3-websocket, and ansible-playbook playbooks/origin.yml --tags site_check installs it."
         )
     results = probe(targets)

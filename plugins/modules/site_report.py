@@ -175,8 +175,8 @@ def judge(layers: list[Layer], note: str) -> dict[str, Any]:
     }
 
 
-def say(verdict: dict[str, Any]) -> str:
-    """Return a verdict as sentences."""
+def say(verdict: dict[str, Any]) -> list[str]:
+    """Return a verdict as sentences: what, the remedy, what else, the note."""
     sentences = ["Every layer answers."]
     if not verdict["ok"]:
         sentences = [
@@ -185,7 +185,7 @@ def say(verdict: dict[str, Any]) -> str:
         ]
     if verdict["also"]:
         sentences.append(f"Failing as well, which this may explain: {', '.join(verdict['also'])}.")
-    return " ".join(filter(None, [*sentences, verdict["note"]]))
+    return [sentence for sentence in (*sentences, verdict["note"]) if sentence]
 
 
 def draw(layers: list[Layer]) -> str:
@@ -232,7 +232,7 @@ def main() -> None:
     )
     layers, path = module.params["layers"], module.params["path"]
     verdict = judge(layers, module.params["note"])
-    table = draw(layers)
+    table, sentences = draw(layers), say(verdict)
     if path and not module.check_mode:
         record = {
             "site": module.params["site"],
@@ -246,13 +246,14 @@ def main() -> None:
         except OSError as error:
             module.fail_json(
                 msg=f"path is '{path}', which can't be written ({error.strerror}): give a file in a folder "
-                f"that exists. The verdict is: {say(verdict)}",
+                f"that exists. The verdict is: {' '.join(sentences)}",
                 table=table,
             )
     if not verdict["ok"] and not module.check_mode:
-        module.fail_json(msg=say(verdict), table=table)
-    prefix = "" if verdict["ok"] else "A dry run, so this is no failure. "
-    module.exit_json(changed=False, table=f"{table}\n\n{prefix}{say(verdict)}")
+        module.fail_json(msg=" ".join(sentences), table=table)
+    if not verdict["ok"]:
+        sentences = ["In a dry run this is no failure.", *sentences]
+    module.exit_json(changed=False, table="\n".join([table, "", *sentences]))
 
 
 if __name__ == "__main__":
