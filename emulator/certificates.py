@@ -1,0 +1,195 @@
+"""The two certificate authorities of the emulator: one for the edge, one for origins, kept in a folder."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import ssl
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+EDGE_LEAF_DAYS = 90
+CA_DAYS = 3650
+TLS_VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "screen-flow emulated Cloudflare"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as unencrypted PKCS #8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority: its own certificate and its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        """The authority's certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @classmethod
+    def create(cls, common_name: str) -> Authority:
+        """Make a self-signed authority that is good for ten years."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_name(common_name))
+            .issuer_name(_name(common_name))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=CA_DAYS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    @classmethod
+    def load_or_create(cls, folder: Path, name: str, common_name: str) -> Authority:
+        """Read the authority `name` from `folder`, or make it and keep it there (key and certificate, 0600).
+
+        Raises ValueError when the file is there but holds no certificate and key.
+        """
+        path = folder / f"{name}.pem"
+        if not path.exists():
+            authority = cls.create(common_name)
+            write_private(path, private_pem(authority.key) + authority.pem)
+            return authority
+        content = path.read_bytes()
+        try:
+            key = serialization.load_pem_private_key(content, password=None)
+            certificate = x509.load_pem_x509_certificate(content)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} holds no key and certificate ({error}); remove the file to get a new authority"
+            ) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{path} holds a key of another kind than EC; remove it to get a new authority")
+        return cls(certificate, key)
+
+    def issue(
+        self,
+        names: Sequence[str],
+        public_key: ec.EllipticCurvePublicKey,
+        days: float,
+        not_before: dt.datetime | None = None,
+    ) -> x509.Certificate:
+        """Sign a server certificate for `names` (DNS names or addresses), good for `days` from `not_before`.
+
+        `not_before` is an hour ago when it is not given, so that clocks that lag accept the certificate.
+        """
+        start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(_name(names[0]))
+            .issuer_name(self.certificate.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(start + dt.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_san(name) for name in names]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _san(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+class EdgeTls:
+    """What the edge shows to visitors and expects of origins, by the zone's TLS settings."""
+
+    def __init__(self, folder: Path, zone_name: str) -> None:
+        """Load the authorities from `folder` and issue the edge's certificate: the zone and *.zone."""
+        self.edge_ca = Authority.load_or_create(folder, "edge-ca", "Edge CA")
+        self.origin_ca = Authority.load_or_create(folder, "origin-ca", "Origin CA")
+        key = ec.generate_private_key(ec.SECP256R1())
+        leaf = self.edge_ca.issue([zone_name, f"*.{zone_name}"], key.public_key(), EDGE_LEAF_DAYS)
+        path = folder / "edge.pem"
+        write_private(path, private_pem(key) + leaf.public_bytes(serialization.Encoding.PEM))
+
+        self.visitors = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.visitors.load_cert_chain(path)
+        self.visitors.set_alpn_protocols(["http/1.1"])
+        # TLS 1.0 and 1.1, which min_tls_version can allow, need it.
+        self.visitors.set_ciphers("DEFAULT:@SECLEVEL=0")
+
+        self.full = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.full.check_hostname = False
+        self.full.verify_mode = ssl.CERT_NONE
+        self.full.set_ciphers("DEFAULT:@SECLEVEL=0")
+
+        self.strict = ssl.create_default_context()
+        self.strict.load_verify_locations(cadata=self.origin_ca.pem.decode())
+
+    def accept(self, minimum: str, tls_1_3: bool) -> None:
+        """Take new visitors from TLS `minimum` ('1.0' to '1.3') up to 1.2, or to 1.3 where it is on."""
+        with warnings.catch_warnings():
+            # Python warns of TLS 1.0 and 1.1; Cloudflare lets a zone's owner choose them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.visitors.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
+            self.visitors.minimum_version = TLS_VERSIONS[minimum]
+            if not tls_1_3 and minimum != "1.3":
+                self.visitors.maximum_version = ssl.TLSVersion.TLSv1_2
