@@ -28,7 +28,7 @@ export function App() {
         <Brand />
         {session === null ? (
           <output className="muted">
-            {problem === "" ? "One moment…" : `${problem} This page keeps trying.`}
+            {problem === "" ? "One moment…" : `${problem} This page asks again by itself.`}
           </output>
         ) : (
           <SignIn demo={session.demoSignIn} onSignedIn={ask} />

@@ -45,7 +45,7 @@ describe("a failure", () => {
       "These files are too large together. Send fewer at once.",
     ],
     [429, "", "That was a lot at once. Wait a moment, then try again."],
-    [502, "<html>", "The server is not available just now (502). Try again in a moment."],
+    [502, "<html>", "The server is not available just now (502)."],
     [401, {}, "You are not signed in any more. Sign in again."],
     [418, { detail: [{ loc: ["body"] }] }, "The server refused the request (418)."],
     [200, "<html>", "The server's answer could not be read. Try again in a moment."],

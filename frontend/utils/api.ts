@@ -119,6 +119,6 @@ function sentence(status: number): string {
   if (status === 401) return "You are not signed in any more. Sign in again.";
   if (status === 413) return "These files are too large together. Send fewer at once.";
   if (status === 429) return "That was a lot at once. Wait a moment, then try again.";
-  if (status >= 500) return `The server is not available just now (${status}). Try again in a moment.`;
+  if (status >= 500) return `The server is not available just now (${status}).`;
   return `The server refused the request (${status}).`;
 }
