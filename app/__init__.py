@@ -1,0 +1,1 @@
+"""screen-flow's reference backend: upload CVs, process them, report each step over a WebSocket."""

@@ -1,0 +1,1 @@
+"""First version of the interface."""

@@ -1,0 +1,221 @@
+"""Batches of CVs and their state in Redis. Each change and its events are one atomic step."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+
+from app.events import APPEND, NO_EVENT, RETENTION, channel, dump, stream
+
+LISTED = 50  # newest batches in a snapshot
+QUEUE = "cvs"
+ACTOR = "process_cv"
+PROGRESS = {"queued": 0, "extracting": 20, "analysing": 60, "done": 100, "failed": 100}  # percent
+
+Status = Literal["queued", "extracting", "analysing", "done", "failed"]
+
+# A batch is a hash: batch_id, user_id, created_at, total, done, failed, cvs (ids in order) and cv:<id> (JSON).
+_REPORT = (
+    APPEND
+    + """
+local function cv_event(channel, time, cv)
+  append(channel, '{"type":"cv_progress","time":"' .. time .. '",' .. string.sub(cv, 2))
+end
+local function batch_event(channel, time, key)
+  local b = redis.call('HMGET', key, 'batch_id', 'created_at', 'total', 'done', 'failed')
+  local total, ended = tonumber(b[3]), b[4] + b[5]
+  append(channel, string.format(
+    '{"type":"batch_progress","time":"%s","batch_id":"%s","created_at":"%s","status":"%s",'
+      .. '"total":%d,"done":%d,"failed":%d,"progress":%d}',
+    time, b[1], b[2], ended == total and 'done' or 'processing', total, b[4], b[5], math.floor(100 * ended / total)))
+end
+"""
+)
+# KEYS: stream, batch, list of batches. ARGV: channel, time, id, user, then id and JSON of each CV.
+# A second time (the client library repeats after a lost answer) it does nothing.
+_CREATE = (
+    _REPORT
+    + f"""
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+local ids = {{}}
+for i = 5, #ARGV, 2 do
+  ids[#ids + 1] = ARGV[i]
+  redis.call('HSET', KEYS[2], 'cv:' .. ARGV[i], ARGV[i + 1])
+end
+redis.call('HSET', KEYS[2], 'batch_id', ARGV[3], 'user_id', ARGV[4], 'created_at', ARGV[2],
+  'total', #ids, 'done', 0, 'failed', 0, 'cvs', table.concat(ids, ' '))
+redis.call('EXPIRE', KEYS[2], {RETENTION})
+redis.call('LPUSH', KEYS[3], ARGV[3])
+redis.call('LTRIM', KEYS[3], 0, {LISTED - 1})
+redis.call('EXPIRE', KEYS[3], {RETENTION})
+batch_event(ARGV[1], ARGV[2], KEYS[2])
+for i = 6, #ARGV, 2 do cv_event(ARGV[1], ARGV[2], ARGV[i]) end
+return 1
+"""
+)
+# KEYS: stream, batch. ARGV: channel, time, CV's id, its new JSON, its new progress, its outcome (done, failed or '').
+# Only forward: a job that is run again after its worker was killed changes nothing that is already reported.
+_ADVANCE = (
+    _REPORT
+    + f"""
+local old = redis.call('HGET', KEYS[2], 'cv:' .. ARGV[3])
+if not old or cjson.decode(old).progress >= tonumber(ARGV[5]) then return 0 end
+redis.call('HSET', KEYS[2], 'cv:' .. ARGV[3], ARGV[4])
+redis.call('EXPIRE', KEYS[2], {RETENTION})
+cv_event(ARGV[1], ARGV[2], ARGV[4])
+if ARGV[6] ~= '' then
+  redis.call('HINCRBY', KEYS[2], ARGV[6], 1)
+  batch_event(ARGV[1], ARGV[2], KEYS[2])
+end
+return 1
+"""
+)
+# KEYS: stream, list of batches. Returns the newest event's id and each batch as a flat list, all of one moment.
+SNAPSHOT = f"""
+local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+local batches = {{}}
+for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+  local fields = redis.call('HGETALL', 'batch:' .. id)
+  if next(fields) then batches[#batches + 1] = fields end
+end
+return {{tail[1] and tail[1][1] or '{NO_EVENT}', batches}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NewCV:
+    """A CV that was received: its generated id, the name it came with, its size in bytes and its kind."""
+
+    cv_id: str
+    filename: str
+    size: int
+    kind: str
+
+
+class _Outbox(RedisBroker):
+    """Enqueues into a pipeline, so that a batch and its jobs enter Redis together or not at all."""
+
+    def _max_unpack_size(self) -> int:
+        # Asked of Redis otherwise, which a pipeline can't answer; enqueueing unpacks nothing.
+        return 1
+
+
+def now() -> str:
+    """Return the time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def batch_key(batch_id: str) -> str:
+    """Return the key of a batch."""
+    return f"batch:{batch_id}"
+
+
+def listing_key(user_id: str) -> str:
+    """Return the key of the list of a user's newest batches."""
+    return f"user:{user_id}:batches"
+
+
+def batch_from(fields: dict[str, str]) -> dict[str, Any]:
+    """Return a batch as clients see it from its hash."""
+    total, done, failed = (int(fields[name]) for name in ("total", "done", "failed"))
+    return {
+        "batch_id": fields["batch_id"],
+        "created_at": fields["created_at"],
+        "status": "done" if done + failed == total else "processing",
+        "total": total,
+        "done": done,
+        "failed": failed,
+        "progress": 100 * (done + failed) // total,
+        "cvs": [json.loads(fields[f"cv:{cv_id}"]) for cv_id in fields["cvs"].split()],
+    }
+
+
+def snapshot_from(answer: list[Any]) -> dict[str, Any]:
+    """Return a snapshot as clients see it from the SNAPSHOT script's answer."""
+    last_event_id, batches = answer
+    return {
+        "last_event_id": last_event_id,
+        "batches": [batch_from(dict(zip(flat[::2], flat[1::2], strict=True))) for flat in batches],
+    }
+
+
+def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[NewCV]) -> dict[str, Any]:
+    """Store a batch with its jobs, report it, and return it. Raises RedisError; then nothing is stored."""
+    time = now()
+    cvs = {
+        cv.cv_id: dump(
+            {
+                "cv_id": cv.cv_id,
+                "batch_id": batch_id,
+                "filename": cv.filename,
+                "size": cv.size,
+                "status": "queued",
+                "progress": PROGRESS["queued"],
+                "result": None,
+                "error": None,
+            }
+        )
+        for cv in new
+    }
+    with client.pipeline(transaction=True) as pipe:
+        pipe.register_script(_CREATE)(
+            keys=[stream(user_id), batch_key(batch_id), listing_key(user_id)],
+            args=[
+                channel(user_id),
+                time,
+                batch_id,
+                user_id,
+                *(part for item in cvs.items() for part in item),
+            ],
+        )
+        outbox = _Outbox(client=pipe, middleware=[])
+        for cv in new:
+            outbox.enqueue(Message(QUEUE, ACTOR, (user_id, batch_id, cv.cv_id, cv.kind), {}, {}))
+        pipe.execute()
+    return batch_from(
+        {
+            "batch_id": batch_id,
+            "created_at": time,
+            "total": str(len(cvs)),
+            "done": "0",
+            "failed": "0",
+            "cvs": " ".join(cvs),
+            **{f"cv:{cv_id}": text for cv_id, text in cvs.items()},
+        }
+    )
+
+
+class Progress:
+    """Moves one CV forward and reports each step. Repeating a step, or going back, does nothing."""
+
+    def __init__(self, client: "redis.Redis", user_id: str, batch_id: str, cv_id: str) -> None:
+        self._client = client
+        self._user_id = user_id
+        self._batch_id = batch_id
+        self._cv_id = cv_id
+        self._script = client.register_script(_ADVANCE)
+
+    def cv(self) -> dict[str, Any] | None:
+        """Return the CV as clients see it, or None when its batch is gone. Raises RedisError."""
+        text = self._client.execute_command("HGET", batch_key(self._batch_id), f"cv:{self._cv_id}")
+        return None if text is None else dict(json.loads(text))
+
+    def advance(self, cv: dict[str, Any], status: Status, **fields: Any) -> None:
+        """Set `status` and `fields` on `cv` and report it. Raises RedisError."""
+        cv |= {"status": status, "progress": PROGRESS[status], **fields}
+        self._script(
+            keys=[stream(self._user_id), batch_key(self._batch_id)],
+            args=[
+                channel(self._user_id),
+                now(),
+                self._cv_id,
+                dump(cv),
+                PROGRESS[status],
+                status if PROGRESS[status] == 100 else "",
+            ],
+        )

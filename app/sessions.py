@@ -1,0 +1,178 @@
+"""Who is asking: signed sessions (JWT) and where their keys come from.
+
+`python -m app.sessions issue --subject site-check-me --ttl 120` prints a probe's token.
+"""
+
+import argparse
+import asyncio
+import logging
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from app.settings import Settings
+
+COOKIE = "__Host-screen-flow"
+PROBE_PREFIX = "site-check"
+KEY_LENGTH = 32  # characters; HS256 wants as many bits as its digest has
+JWKS_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+# Printable ASCII: a subject becomes part of Redis keys and log lines.
+SUBJECT = re.compile(r"[!-~]{1,255}")
+
+logger = logging.getLogger(__name__)
+
+
+class InvalidSession(Exception):
+    """The session is missing, expired or not signed by a key we accept; the text is for the client."""
+
+
+class BadKeyFile(Exception):
+    """A key file can't be used; the text names the file and the remedy, never its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A verified session: whose it is, and its end in Unix seconds."""
+
+    subject: str
+    expires: float
+
+
+class KeyFile:
+    """HS256 keys in a file, one per line, read again when the file changes."""
+
+    def __init__(self, path: Path, at_most: int) -> None:
+        self._path = path
+        self._at_most = at_most
+        self._stamp: tuple[int, ...] = ()
+        self._keys: list[str] = []
+        self._load()
+
+    def _load(self) -> None:
+        try:
+            stat = self._path.stat()
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if stamp == self._stamp:
+                return
+            keys = self._path.read_text(encoding="ascii").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadKeyFile(f"The key file {self._path} can't be read ({type(error).__name__}).") from error
+        self._stamp = stamp
+        if not 1 <= len(keys) <= self._at_most or min(map(len, keys)) < KEY_LENGTH:
+            raise BadKeyFile(
+                f"The key file {self._path} must hold 1 to {self._at_most} lines of {KEY_LENGTH} or more "
+                "characters each; `openssl rand -hex 32` makes one."
+            )
+        self._keys = keys
+
+    def keys(self) -> list[str]:
+        """Return the keys, the signing one first; a broken new file leaves the old keys in use."""
+        try:
+            self._load()
+        except BadKeyFile as error:
+            logger.error("%s The keys read before stay in use.", error)
+        return self._keys
+
+
+class Sessions:
+    """Verifies sessions by the settings' keys, and signs them for the demo.
+
+    Raises BadKeyFile at construction when a key file can't be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = KeyFile(settings.session_keys_file, 2) if settings.session_keys_file else None
+        self._probe = KeyFile(settings.probe_key_file, 1) if settings.probe_key_file else None
+        # It caches the key set and asks again for an unknown key, but not more often than each 30 s.
+        self._jwks = (
+            jwt.PyJWKClient(settings.session_jwks_url, timeout=5) if settings.session_jwks_url else None
+        )
+        self._audience = settings.session_audience
+
+    async def verify(self, token: str | None) -> Session:
+        """Return the session in `token`; raise InvalidSession when there is none to trust."""
+        if not token:
+            raise InvalidSession("Not signed in.")
+        try:
+            claims = await self._claims(token)
+        except jwt.ExpiredSignatureError:
+            raise InvalidSession("The session has expired; sign in again.") from None
+        except jwt.PyJWTError as error:
+            raise InvalidSession(
+                f"The session is not valid ({type(error).__name__}); sign in again."
+            ) from None
+        if not SUBJECT.fullmatch(claims["sub"]):
+            raise InvalidSession("The session's subject is not 1 to 255 printable ASCII characters.")
+        return Session(claims["sub"], float(claims["exp"]))
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        unverified = jwt.decode(token, options={"verify_signature": False})
+        if self._probe and str(unverified.get("sub", "")).startswith(PROBE_PREFIX):
+            try:
+                return self._decode(token, self._probe.keys()[0], ["HS256"])
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                pass  # a person's session may begin so, too
+        if self._jwks:
+            key = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
+            return self._decode(token, key, JWKS_ALGORITHMS, self._audience)
+        assert self._keys is not None
+        *others, last = self._keys.keys()
+        for key in others:
+            try:
+                return self._decode(token, key, ["HS256"])
+            except jwt.InvalidSignatureError:
+                continue
+        return self._decode(token, last, ["HS256"])
+
+    @staticmethod
+    def _decode(
+        token: str, key: str | jwt.PyJWK, algorithms: list[str], audience: str | None = None
+    ) -> dict[str, Any]:
+        return jwt.decode(
+            token, key, algorithms=algorithms, audience=audience, options={"require": ["exp", "sub"]}
+        )
+
+    def issue(self, subject: str, ttl: float) -> str:
+        """Return a session for `subject` that ends in `ttl` seconds, signed with the first session key."""
+        assert self._keys is not None, "settings allow the demo sign-in only with a key file"
+        return issue(self._keys.keys()[0], subject, ttl)
+
+
+def issue(key: str, subject: str, ttl: float) -> str:
+    """Return a token for `subject` that ends in `ttl` seconds, signed with `key`."""
+    now = time.time()
+    return jwt.encode({"sub": subject, "iat": int(now), "exp": int(now + ttl)}, key, algorithm="HS256")
+
+
+def main() -> None:
+    """Print a token signed with the probe key, for an operator who tests the site."""
+    parser = argparse.ArgumentParser(prog="python -m app.sessions", description=main.__doc__)
+    command = parser.add_subparsers(required=True).add_parser("issue", help="print a token")
+    command.add_argument("--subject", required=True, help=f"begins with {PROBE_PREFIX}")
+    command.add_argument("--ttl", type=int, default=120, help="seconds until it ends (120)")
+    command.add_argument("--key-file", type=Path, help="instead of APP_PROBE_KEY_FILE")
+    arguments = parser.parse_args()
+    from os import environ
+
+    key_file = arguments.key_file or (
+        Path(environ["APP_PROBE_KEY_FILE"]) if "APP_PROBE_KEY_FILE" in environ else None
+    )
+    if key_file is None:
+        parser.error("no key: set APP_PROBE_KEY_FILE or give --key-file")
+    if not arguments.subject.startswith(PROBE_PREFIX) or not SUBJECT.fullmatch(arguments.subject):
+        parser.error(f"--subject {arguments.subject!r} must begin with {PROBE_PREFIX} and hold no space")
+    if not 1 <= arguments.ttl <= 3600:
+        parser.error(f"--ttl {arguments.ttl} must be 1 to 3600 seconds")
+    try:
+        print(issue(KeyFile(key_file, 1).keys()[0], arguments.subject, arguments.ttl))
+    except BadKeyFile as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

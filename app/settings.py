@@ -1,0 +1,112 @@
+"""What the environment decides, read once at start. Each variable begins with APP_."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
+
+
+class WorkerSettings(BaseSettings):
+    """What the worker needs. A field's description completes the sentence "Give …" of an error."""
+
+    model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://\S+$",
+        description="a URL such as redis://redis:6379/0",
+    )
+    upload_dir: Path = Field(
+        Path("/var/lib/screen-flow/uploads"),
+        description="a folder that this process may write to",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+    phone_region: str = Field(
+        "US",
+        pattern=r"^[A-Z]{2}$",
+        description="the two capital letters of the country whose phone numbers may lack their +prefix, as in DE",
+    )
+
+    @field_validator("upload_dir")
+    @classmethod
+    def _is_folder(cls, value: Path) -> Path:
+        if not value.is_dir():
+            raise ValueError("there is no such folder")
+        return value
+
+
+class Settings(WorkerSettings):
+    """What the api needs."""
+
+    upload_max_bytes: int = Field(52_428_800, ge=1, description="a number of bytes, nginx's limit (52428800)")
+    heartbeat_seconds: float = Field(
+        30, gt=0, lt=100, description="seconds below the edge's idle time of 100, for example 30"
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validate_default=True,
+        description="the site's own origins with commas between, as in https://screen-flow.example.com",
+    )
+    session_keys_file: Path | None = Field(
+        None, description="a file with one HS256 key of 32 characters or more per line, two lines at most"
+    )
+    session_jwks_url: str | None = Field(
+        None, pattern=r"^https?://\S+$", description="the https:// address of your sign-in's key set"
+    )
+    session_audience: str | None = Field(None, description="the `aud` of your sign-in's tokens")
+    probe_key_file: Path | None = Field(
+        None, description="a file with one HS256 key of 32 characters or more"
+    )
+    demo_sign_in: bool = Field(False, description="true or false")
+    frontend_dir: Path = Field(Path("/srv/frontend"), description="the folder with the built page")
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        origins = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not origins or origins == [""]:
+            raise ValueError("no page could open a WebSocket")
+        if isinstance(origins, list):
+            for origin in origins:
+                if not ORIGIN.fullmatch(origin) or re.search(r"^http:.*:80$|^https:.*:443$", origin):
+                    raise ValueError(f"{origin!r} is not what a browser sends as Origin")
+        return origins
+
+    @model_validator(mode="after")
+    def _one_source_of_sessions(self) -> Self:
+        if bool(self.session_keys_file) == bool(self.session_jwks_url):
+            raise ValueError("Set exactly one of APP_SESSION_KEYS_FILE and APP_SESSION_JWKS_URL.")
+        if self.demo_sign_in and not self.session_keys_file:
+            raise ValueError("APP_DEMO_SIGN_IN=true signs sessions itself: set APP_SESSION_KEYS_FILE.")
+        return self
+
+
+S = TypeVar("S", bound=WorkerSettings)
+
+
+def load(kind: type[S]) -> S:
+    """Read the environment; end the process with a sentence per wrong variable when it can't be used."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.exit("\n".join(_sentence(kind, dict(detail)) for detail in error.errors()))
+
+
+def _sentence(kind: type[WorkerSettings], detail: dict[str, object]) -> str:
+    reason = str(detail["msg"]).removeprefix("Value error, ").rstrip(".")
+    location = detail["loc"]
+    if not isinstance(location, tuple) or not location:
+        return f"{reason}."
+    name = str(location[0])
+    # A Redis URL can carry a password.
+    value = "its value" if name == "redis_url" else repr(str(detail["input"]))
+    return (
+        f"APP_{name.upper()}: {value} can't be used ({reason}). Give {kind.model_fields[name].description}."
+    )
