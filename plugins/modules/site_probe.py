@@ -413,6 +413,8 @@ def ask(connection: socket.socket, target: Target, result: Result) -> None:
     try:
         client.request("GET", path, headers=headers)
         response = client.getresponse()
+    except http.client.RemoteDisconnected:
+        raise  # a connection error, told as such, although it is an HTTPException too
     except http.client.HTTPException as error:
         raise StageError(f"{result.address} answers, but not with HTTP.") from error
     result.status, result.server = response.status, response.getheader("Server") or ""

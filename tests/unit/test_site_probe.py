@@ -114,12 +114,10 @@ async def app(scope, receive, send):
         await send({"type": "websocket.close", "code": 4401, "reason": "no session"})
         return
     while (event := await receive())["type"] == "websocket.receive":
-        if scope["path"].endswith("/silent"):
-            continue
-        host = headers[b"host"].decode()
-        for message in ({"type": "heartbeat"}, ["pong"], {"type": "pong", "host": host}):
-            await send({"type": "websocket.send", "text": json.dumps(message)})
-        assert event["text"] == "ping"
+        await send({"type": "websocket.send", "text": '{"type": "heartbeat"}'})
+        await send({"type": "websocket.send", "text": "pong"})
+        if event["text"] == "ping" and not scope["path"].endswith("/deaf"):
+            await send({"type": "websocket.send", "text": '{"type": "pong"}'})
 
 
 @contextlib.contextmanager
@@ -131,9 +129,11 @@ def serve_app(**options):
     )
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,7 @@ def test_a_probe_stops_where_it_is_told_to(probe, api, until, status):
 def test_a_page_answers_its_status(probe, api):
     result = probe(url=f"http://{api}/healthz")
     assert (result["ok"], result["stage"], result["status"]) == (True, "http", 200)
+    assert 0 < result["handshake_ms"] < 5000
 
 
 def test_address_port_and_ca_reach_an_edge_that_dns_does_not_know(probe, authority):
@@ -274,28 +275,37 @@ def test_a_port_that_nothing_listens_on_is_refused(probe, refused, scheme):
     assert result["error"] == f"connection refused: nothing listens on 127.0.0.1:{refused}."
 
 
+@contextlib.contextmanager
+def drop(host, port=0):
+    """Let connections to a port go unanswered, as a firewall does that drops packets; yield the port."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind((host, port))
+        server.listen(0)
+        # With a full backlog the kernel drops whatever else comes.
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
 def test_a_machine_that_drops_packets_is_silent_at_tcp(probe):
-    with socket.socket() as full:
-        # A full backlog drops further connections, as a firewall does.
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        port = full.getsockname()[1]
-        with contextlib.ExitStack() as stack:
-            for _ in range(3):
-                filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(("127.0.0.1", port))
-            result = probe(url=f"ws://127.0.0.1:{port}/", timeout=0.5)
+    with drop("127.0.0.1") as port:
+        result = probe(url=f"ws://127.0.0.1:{port}/", timeout=0.5)
     assert (result["stage"], result["ok"]) == ("tcp", False)
     assert result["error"].startswith(f"no answer from 127.0.0.1:{port} within 0.5 s")
 
 
-def test_a_dead_ipv6_address_does_not_hide_a_live_ipv4_one(probe, api, monkeypatch):
+@pytest.mark.parametrize("dead", ["refuses", "drops"])
+def test_a_dead_address_does_not_hide_a_live_one(probe, api, monkeypatch, dead):
     port = int(api.rpartition(":")[2])
-    real = socket.getaddrinfo
-    found = [*real("::1", port, type=socket.SOCK_STREAM), *real("127.0.0.1", port, type=socket.SOCK_STREAM)]
+    addresses = [("127.0.0.2", port), ("127.0.0.1", port)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    # No name has two addresses on every machine that runs this.
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    result = probe(url=f"ws://both.example.test:{port}{PATH}", cookie=COOKIE)
+    with drop("127.0.0.2", port) if dead == "drops" else contextlib.nullcontext():
+        result = probe(url=f"ws://both.example.test:{port}{PATH}", cookie=COOKIE, timeout=1)
     assert (result["ok"], result["address"]) == (True, api)
 
 
@@ -402,10 +412,29 @@ def test_an_answer_that_is_no_handshake_fails_at_http(probe, listen, handle, say
     assert says in result["error"]
 
 
-@pytest.mark.parametrize("handle", [hang, answer("garbage\n\n"), lambda connection: connection.close()])
-def test_a_page_that_is_no_http_fails_at_http(probe, listen, handle):
+@pytest.mark.parametrize(
+    ("handle", "says"),
+    [
+        (hang, "accepted the connection and sent no HTTP answer within 0.5 s."),
+        (answer("garbage\n\n"), "answers, but not with HTTP."),
+        (lambda connection: connection.recv(9999) and None, "closed the connection instead of answering."),
+    ],
+    ids=["silent", "garbage", "closed"],
+)
+def test_a_page_that_is_no_http_fails_at_http(probe, listen, handle, says):
     result = probe(url=f"http://127.0.0.1:{listen(handle)}/", timeout=0.5)
     assert (result["ok"], result["stage"], result["status"]) == (False, "http", None)
+    assert result["error"].endswith(says)
+
+
+def test_a_redirect_is_not_followed(probe, listen):
+    followed = []
+    elsewhere = listen(lambda connection: followed.append(connection.recv(9999)))
+    for scheme in ("ws", "http"):
+        location = f"{scheme}://127.0.0.1:{elsewhere}/"
+        port = listen(answer(f"HTTP/1.1 302 Found\nLocation: {location}\nContent-Length: 0\n\n"))
+        assert probe(url=f"{scheme}://127.0.0.1:{port}/", timeout=1)["status"] == 302
+    assert followed == []
 
 
 def test_a_foreign_origin_gets_403(probe, api):
@@ -430,8 +459,8 @@ def test_a_close_code_can_be_healthy(probe, api):
     assert not probe(url=f"ws://{api}{PATH}", healthy_close_codes=[4403])["ok"]
 
 
-def test_a_socket_that_never_answers_the_ping_fails_at_pong(probe, api):
-    result = probe(url=f"ws://{api}/silent", cookie=COOKIE, timeout=0.5)
+def test_a_socket_that_speaks_but_never_answers_the_ping_fails_at_pong(probe, api):
+    result = probe(url=f"ws://{api}/deaf", cookie=COOKIE, timeout=0.5)
     assert (result["ok"], result["stage"], result["status"]) == (False, "pong", 101)
     assert result["error"] == "the socket is open, but the ping was not answered within 0.5 s."
 
