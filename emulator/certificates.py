@@ -158,6 +158,24 @@ def _san(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
+class _Connection(ssl.SSLObject):
+    """Lets asyncio send the alert that says why a handshake failed; it would drop it with the connection."""
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failure:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._failure = error
+            # Taken as a pause, it makes asyncio write what there is. The peer closes, or the time limit does.
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "alert to send") from error
+
+
 class EdgeTls:
     """What the edge shows to visitors and expects of origins, by the zone's TLS settings."""
 
@@ -171,6 +189,7 @@ class EdgeTls:
         write_private(path, private_pem(key) + leaf.public_bytes(serialization.Encoding.PEM))
 
         self.visitors = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.visitors.sslobject_class = _Connection
         self.visitors.load_cert_chain(path)
         self.visitors.set_alpn_protocols(["http/1.1"])
         # TLS 1.0 and 1.1, which min_tls_version can allow, need it.
