@@ -22,6 +22,8 @@ from emulator.control import application
 from emulator.edge import Edge, Ports, Timing
 from emulator.zone import HOSTNAME, PLANS, SETTINGS, Fresh, Value, Zone, record_for
 
+LEVELS = ("debug", "info", "warning", "error")
+
 Type = Callable[[str], Any]
 
 
@@ -48,6 +50,17 @@ def seconds(text: str) -> float:
     if not 0 < value < 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; give seconds, more than 0, less than a day")
     return value
+
+
+def one_of(*words: str) -> Type:
+    """Return a reader of one of the words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return read
 
 
 def token_file(text: str) -> str:
@@ -129,7 +142,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "",
         metavar="HOST",
     )
-    option("plan", str, "a fresh zone's plan", "free", choices=list(PLANS))
+    option("plan", one_of(*PLANS), f"a fresh zone's plan: {', '.join(PLANS)}", "free", metavar="PLAN")
     option("settings", settings, "a fresh zone's settings, name=value by comma", "", metavar="NAME=VALUE")
     option("listen", str, "address to listen on", "127.0.0.1", metavar="ADDRESS")
     option("api-port", port, "port of the API", "8480")
@@ -147,7 +160,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         ",".join(PRIVATE_RANGES),
         metavar="CIDR",
     )
-    option("log-level", str, "what is logged", "info", choices=["debug", "info", "warning", "error"])
+    option("log-level", one_of(*LEVELS), f"what is logged: {', '.join(LEVELS)}", "info", metavar="LEVEL")
     return parser.parse_args(arguments)
 
 

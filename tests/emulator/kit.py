@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -102,20 +103,19 @@ ORIGIN = Starlette(
 )
 
 
-@contextlib.asynccontextmanager
-async def origin(certificate: Path | None = None) -> AsyncIterator[int]:
+@contextlib.contextmanager
+def origin(certificate: Path | None = None) -> Iterator[int]:
     """Run the origin on a free port, with TLS when there is a file of key and certificate."""
     tls = {"ssl_certfile": certificate, "ssl_keyfile": certificate} if certificate else {}
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(ORIGIN, log_config=None, lifespan="off", proxy_headers=False, **tls))
-    task = asyncio.create_task(server.serve([listener]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
     try:
         yield listener.getsockname()[1]
     finally:
         server.should_exit = server.force_exit = True
-        await task
+        thread.join()
 
 
 @contextlib.asynccontextmanager

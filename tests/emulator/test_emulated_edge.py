@@ -7,7 +7,7 @@ import datetime as dt
 import socket
 import ssl
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -25,14 +25,20 @@ async def site(tmp_path: Path) -> AsyncIterator[kit.Site]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def origins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """The ports of an origin that answers http, and https with a certificate that nobody vouches for."""
+    path = kit.certificate(tmp_path_factory.mktemp("origin"), Authority.create("somebody"))
+    with kit.origin() as http, kit.origin(path) as https:
+        yield http, https
+
+
 @pytest.fixture
-async def live(site: kit.Site) -> AsyncIterator[kit.Site]:
-    """A site whose origin answers http and https, with ssl full."""
-    path = kit.certificate(site.zone._file.parent, Authority.create("somebody"))
-    async with kit.origin() as http, kit.origin(path) as https:
-        site.origin(http, https)
-        site.zone.put_settings({"ssl": "full"})
-        yield site
+def live(site: kit.Site, origins: tuple[int, int]) -> kit.Site:
+    """A site with ssl full whose origin answers http and https."""
+    site.origin(*origins)
+    site.zone.put_settings({"ssl": "full"})
+    return site
 
 
 # --- SSL modes
@@ -81,7 +87,7 @@ async def test_always_use_https_sends_http_visitors_to_https(live: kit.Site) -> 
 
 
 async def test_full_over_an_origin_without_tls_is_521(site: kit.Site) -> None:
-    async with kit.origin() as http:
+    with kit.origin() as http:
         site.origin(http)
         assert (await site.get("/headers")).status_code == 200
         site.zone.put_settings({"ssl": "full"})
@@ -94,14 +100,14 @@ async def test_full_over_an_origin_without_tls_is_521(site: kit.Site) -> None:
 @pytest.mark.parametrize("mode", ["full", "strict"])
 async def test_an_origin_that_speaks_no_tls_on_443_is_525(site: kit.Site, mode: str) -> None:
     site.zone.put_settings({"ssl": mode})
-    async with kit.origin() as http:
+    with kit.origin() as http:
         site.origin(http, https=http)
         assert (await site.get("/headers")).status_code == 525
 
 
 async def test_strict_takes_a_valid_certificate_of_the_origin_ca(site: kit.Site, tmp_path: Path) -> None:
     site.zone.put_settings({"ssl": "strict"})
-    async with kit.origin(kit.certificate(tmp_path, site.edge.tls.origin_ca)) as https:
+    with kit.origin(kit.certificate(tmp_path, site.edge.tls.origin_ca)) as https:
         site.origin(https=https)
         assert (await site.get("/headers")).status_code == 200
 
@@ -112,12 +118,10 @@ async def test_strict_takes_a_certificate_that_public_roots_vouch_for(
     public = Authority.create("a public root")
     (tmp_path / "roots.pem").write_bytes(public.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
-    async with (
-        kit.site(tmp_path, ssl="strict") as site,
-        kit.origin(kit.certificate(tmp_path, public)) as https,
-    ):
-        site.origin(https=https)
-        assert (await site.get("/headers")).status_code == 200
+    with kit.origin(kit.certificate(tmp_path, public)) as https:
+        async with kit.site(tmp_path, ssl="strict") as site:
+            site.origin(https=https)
+            assert (await site.get("/headers")).status_code == 200
 
 
 @pytest.mark.parametrize("fault", ["expired", "not yet valid", "other name", "unknown issuer"])
@@ -133,7 +137,7 @@ async def test_strict_refuses_other_certificates_with_526_and_full_takes_them(
         days=5,
         start=days and dt.datetime.now(dt.UTC) + dt.timedelta(days=days),
     )
-    async with kit.origin(path) as https:
+    with kit.origin(path) as https:
         site.origin(https=https)
         site.zone.put_settings({"ssl": "strict"})
         assert (await site.get("/headers")).status_code == 526
@@ -186,7 +190,7 @@ async def test_an_answer_that_breaks_off_is_not_passed_as_whole(site: kit.Site) 
 
 
 async def test_a_host_name_as_origin_is_looked_up_and_530_when_it_has_no_address(site: kit.Site) -> None:
-    async with kit.origin() as http:
+    with kit.origin() as http:
         site.origin(http)
         record = {"type": "CNAME", "name": kit.NAME, "content": "localhost"}
         site.zone.put_dns([record])
@@ -435,7 +439,7 @@ async def test_a_large_upload_streams_with_bounded_memory(tmp_path: Path) -> Non
         status = Path(f"/proc/{pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
-    async with kit.origin() as http:
+    with kit.origin() as http:
         options = ("--origin-http-port", str(http), "--settings", "rocket_loader=off")
         with kit.process(tmp_path, *options) as emulator:
             before = peak(emulator.pid)

@@ -1,0 +1,245 @@
+"""The emulator's answers against Cloudflare's published API description, and with the official SDK.
+
+The description is not part of this project: it is looked for beside the checkout, in shared/cloudflare, or
+where CLOUDFLARE_OPENAPI names it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudflare
+import httpx
+import pytest
+import schemathesis
+from schemathesis.openapi.checks import JsonSchemaError
+
+from emulator.zone import SETTINGS
+from tests.emulator import kit
+
+DESCRIPTION = Path(
+    os.environ.get("CLOUDFLARE_OPENAPI") or kit.ROOT.parent / "shared/cloudflare/openapi-subset.json"
+)
+described = pytest.mark.skipif(
+    not DESCRIPTION.exists(),
+    reason=f"Cloudflare's API description is not at {DESCRIPTION}; name it with CLOUDFLARE_OPENAPI",
+)
+ZONE, SETTING, AUTOMATIC, RECORDS = (
+    "/zones/{zone_id}",
+    "/zones/{zone_id}/settings/{setting_id}",
+    "/zones/{zone_id}/settings/ssl_automatic_mode",
+    "/zones/{zone_id}/dns_records",
+)
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    description = json.loads(DESCRIPTION.read_text())
+    # Two failure schemas of the description that no failure can meet: one wants a result that is an array and
+    # null, and names its fields twice; one wants a setting where the token is refused. Cloudflare says null.
+    answers = description["paths"][RECORDS]["get"]["responses"]["4XX"]["content"]["application/json"]
+    answers["schema"]["properties"]["result"] = {"type": "object", "enum": [None], "nullable": True}
+    answers["schema"]["required"] = ["success", "errors", "messages", "result"]
+    schemas = description["components"]["schemas"]
+    failure = schemas["cache_api-response-common-failure"]["properties"]
+    failure["result"] = {"nullable": True, **schemas["cache_result"]}
+    return schemathesis.openapi.from_dict(description)
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.Process]:
+    with kit.process(tmp_path_factory.mktemp("emulator")) as running:
+        yield running
+
+
+@pytest.fixture
+def api(emulator: kit.Process) -> Iterator[httpx.Client]:
+    httpx.post(f"{emulator.api}/_emulator/reset").raise_for_status()
+    headers = {"authorization": f"Bearer {kit.TOKEN}"}
+    with httpx.Client(base_url=f"{emulator.api}/client/v4", headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def zone(api: httpx.Client) -> str:
+    return str(api.get("/zones").json()["result"][0]["id"])
+
+
+def fits(schema: Any, path: str, method: str, answer: httpx.Response, status: int = 200) -> None:
+    """Fail unless the answer has the status and is what the description says of the operation."""
+    assert answer.status_code == status, answer.text
+    schema[path][method].validate_response(answer)
+
+
+# --- the description
+
+
+@described
+def test_successes_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    fits(schema, "/zones", "GET", api.get("/zones", params={"name": kit.NAME}))
+    fits(schema, "/zones", "GET", api.get("/zones", params={"name": "example.com"}))
+    fits(schema, ZONE, "GET", api.get(f"/zones/{zone}"))
+    fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
+    fits(schema, "/ips", "GET", api.get("/ips"))
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{zone}/dns_records"))
+
+
+@described
+@pytest.mark.parametrize("setting", sorted(SETTINGS))
+def test_every_setting_is_as_described(
+    schema: Any, emulator: kit.Process, api: httpx.Client, zone: str, setting: str
+) -> None:
+    path = AUTOMATIC if setting == "ssl_automatic_mode" else SETTING
+    url = f"/zones/{zone}/settings/{setting}"
+    httpx.put(f"{emulator.api}/_emulator/plan", json={"plan": "enterprise"}).raise_for_status()
+    fits(schema, path, "GET", api.get(url))
+    rule = SETTINGS[setting]
+    for value in rule.bounds or rule.values:
+        answer = api.patch(url, json={"value": value})
+        fits(schema, path, "PATCH", answer)
+        assert answer.json()["result"]["value"] == value
+
+
+@described
+@pytest.mark.parametrize("standing", ["disabled", "expired"])
+def test_an_ended_token_is_as_described(
+    schema: Any, emulator: kit.Process, api: httpx.Client, standing: str
+) -> None:
+    httpx.put(f"{emulator.api}/_emulator/token", json={"status": standing}).raise_for_status()
+    fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
+    fits(schema, "/zones", "GET", api.get("/zones"), 403)
+
+
+@described
+@pytest.mark.parametrize("header", [None, "Bearer short", f"Bearer {'x' * 40}"])
+def test_refused_tokens_are_as_described(
+    schema: Any, api: httpx.Client, zone: str, header: str | None
+) -> None:
+    del api.headers["authorization"]
+    if header:
+        api.headers["authorization"] = header
+    well_formed = header == f"Bearer {'x' * 40}"
+    forbidden, unknown = (403, 401) if well_formed else (400, 400)
+    fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"), unknown)
+    fits(schema, "/zones", "GET", api.get("/zones"), forbidden)
+    fits(schema, ZONE, "GET", api.get(f"/zones/{zone}"), forbidden)
+    for path, name in ((SETTING, "ssl"), (AUTOMATIC, "ssl_automatic_mode")):
+        url = f"/zones/{zone}/settings/{name}"
+        fits(schema, path, "GET", api.get(url), forbidden)
+        fits(schema, path, "PATCH", api.patch(url, json={"value": "full"}), forbidden)
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{zone}/dns_records"), unknown)
+
+
+@described
+def test_refused_requests_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    nobody = "0" * 32
+    fits(schema, ZONE, "GET", api.get(f"/zones/{nobody}"), 404)
+    fits(schema, SETTING, "GET", api.get(f"/zones/{nobody}/settings/ssl"), 404)
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{nobody}/dns_records"), 404)
+    settings = f"/zones/{zone}/settings"
+    fits(schema, SETTING, "GET", api.get(f"{settings}/brotli"), 400)
+    for name, body in (("ssl", '{"value": "Full"}'), ("ssl", "{"), ("polish", '{"value": "lossy"}')):
+        fits(schema, SETTING, "PATCH", api.patch(f"{settings}/{name}", content=body), 400)
+    refused = api.patch(f"{settings}/ssl_automatic_mode", json={"value": "manual"})
+    fits(schema, AUTOMATIC, "PATCH", refused, 400)
+
+
+@described
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (("result", "value"), "sideways"),
+        (("result", "id"), "sll"),
+        (("result", "modified_on"), "yesterday"),
+        (("success",), "yes"),
+        (("errors",), None),
+    ],
+)
+def test_the_check_itself_notices_a_wrong_answer(
+    schema: Any, api: httpx.Client, zone: str, place: tuple[str, ...], wrong: object
+) -> None:
+    answer = api.get(f"/zones/{zone}/settings/ssl")
+    content = copy.deepcopy(answer.json())
+    target = content
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = wrong
+    forged = httpx.Response(200, json=content, request=answer.request)
+    forged.elapsed = answer.elapsed
+    with pytest.raises(JsonSchemaError):
+        fits(schema, SETTING, "GET", forged)
+
+
+# --- the SDK
+
+
+@pytest.fixture
+def sdk(emulator: kit.Process, api: httpx.Client) -> cloudflare.Cloudflare:
+    return client_of(emulator, kit.TOKEN)
+
+
+def client_of(emulator: kit.Process, token: str) -> cloudflare.Cloudflare:
+    client = cloudflare.Cloudflare(api_token=token, base_url=f"{emulator.api}/client/v4", max_retries=0)
+    # A stray CLOUDFLARE_EMAIL in the environment would drop the token.
+    client.api_email = client.api_key = client.user_service_key = None
+    return client
+
+
+def codes(error: cloudflare.APIStatusError) -> list[int]:
+    return [entry["code"] for entry in error.body["errors"]]  # type: ignore[index,call-overload]
+
+
+def test_the_sdk_reads_and_patches(sdk: cloudflare.Cloudflare, zone: str) -> None:
+    listed: Any = sdk.get("/zones", cast_to=object, options={"params": {"name": kit.NAME}})
+    assert [found["id"] for found in listed["result"]] == [zone]
+    url = f"/zones/{zone}/settings/websockets"
+    before: Any = sdk.get(url, cast_to=object)
+    assert before["result"]["value"] == "off"
+    changed: Any = sdk.patch(url, cast_to=object, body={"value": "on"})
+    assert (changed["success"], changed["result"]["value"]) == (True, "on")
+    after: Any = sdk.get(url, cast_to=object)
+    assert after["result"] == changed["result"]
+
+
+def test_the_sdk_finds_no_zone_of_another_name(sdk: cloudflare.Cloudflare) -> None:
+    listed: Any = sdk.get("/zones", cast_to=object, options={"params": {"name": "example.com"}})
+    assert (listed["success"], listed["result"]) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "value", "error", "code"),
+    [
+        ("get", "/zones/{nobody}/settings/ssl", None, cloudflare.NotFoundError, 7003),
+        ("get", "/zones/{zone}/settings/brotli", None, cloudflare.BadRequestError, 1006),
+        ("patch", "/zones/{zone}/settings/ssl", "Full", cloudflare.BadRequestError, 1007),
+        ("patch", "/zones/{zone}/settings/polish", "lossy", cloudflare.BadRequestError, 1057),
+    ],
+)
+def test_the_sdk_raises_what_cloudflare_refuses(
+    sdk: cloudflare.Cloudflare,
+    zone: str,
+    method: str,
+    path: str,
+    value: str | None,
+    error: type[cloudflare.APIStatusError],
+    code: int,
+) -> None:
+    more = {"body": {"value": value}} if value else {}
+    with pytest.raises(error) as raised:
+        getattr(sdk, method)(path.format(zone=zone, nobody="0" * 32), cast_to=object, **more)
+    assert codes(raised.value) == [code]
+
+
+def test_the_sdk_says_a_wrong_token_is_wrong(emulator: kit.Process, api: httpx.Client) -> None:
+    wrong = client_of(emulator, "x" * 40)
+    with pytest.raises(cloudflare.AuthenticationError) as verified:
+        wrong.get("/user/tokens/verify", cast_to=object)
+    assert codes(verified.value) == [1000]
+    with pytest.raises(cloudflare.PermissionDeniedError) as listed:
+        wrong.get("/zones", cast_to=object)
+    assert codes(listed.value) == [9109]
