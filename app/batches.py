@@ -19,7 +19,7 @@ PROGRESS = {"queued": 0, "extracting": 20, "analysing": 60, "done": 100, "failed
 
 Status = Literal["queued", "extracting", "analysing", "done", "failed"]
 
-# A batch is a hash: batch_id, user_id, created_at, total, done, failed, cvs (ids in order) and cv:<id> (JSON).
+# A batch is a hash: batch_id, user_id, created_at, total, done, failed, cvs (ids in order), cv:<id> (JSON).
 _REPORT = (
     APPEND
     + """
@@ -29,10 +29,11 @@ end
 local function batch_event(channel, time, key)
   local b = redis.call('HMGET', key, 'batch_id', 'created_at', 'total', 'done', 'failed')
   local total, ended = tonumber(b[3]), b[4] + b[5]
+  local status, percent = ended == total and 'done' or 'processing', math.floor(100 * ended / total)
   append(channel, string.format(
     '{"type":"batch_progress","time":"%s","batch_id":"%s","created_at":"%s","status":"%s",'
       .. '"total":%d,"done":%d,"failed":%d,"progress":%d}',
-    time, b[1], b[2], ended == total and 'done' or 'processing', total, b[4], b[5], math.floor(100 * ended / total)))
+    time, b[1], b[2], status, total, b[4], b[5], percent))
 end
 """
 )
@@ -58,7 +59,7 @@ for i = 6, #ARGV, 2 do cv_event(ARGV[1], ARGV[2], ARGV[i]) end
 return 1
 """
 )
-# KEYS: stream, batch. ARGV: channel, time, CV's id, its new JSON, its new progress, its outcome (done, failed or '').
+# KEYS: stream, batch. ARGV: channel, time, CV's id, its new JSON, progress and outcome (done, failed or '').
 # Only forward: a job that is run again after its worker was killed changes nothing that is already reported.
 _ADVANCE = (
     _REPORT
@@ -75,7 +76,7 @@ end
 return 1
 """
 )
-# KEYS: stream, list of batches. Returns the newest event's id and each batch as a flat list, all of one moment.
+# KEYS: stream, list of batches. Returns the newest event's id and each batch as a flat list, at one moment.
 SNAPSHOT = f"""
 local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local batches = {{}}
@@ -173,7 +174,7 @@ def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[New
                 *(part for item in cvs.items() for part in item),
             ],
         )
-        outbox = _Outbox(client=pipe, middleware=[])
+        outbox = _Outbox(client=pipe, middleware=[])  # type: ignore[no-untyped-call]
         for cv in new:
             outbox.enqueue(Message(QUEUE, ACTOR, (user_id, batch_id, cv.cv_id, cv.kind), {}, {}))
         pipe.execute()

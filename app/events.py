@@ -21,7 +21,8 @@ local function append(channel, body)
   local previous = tail[1] and tail[1][1] or '{NO_EVENT}'
   local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', {HISTORY}, '*', 'previous', previous, 'event', body)
   redis.call('EXPIRE', KEYS[1], {RETENTION})
-  redis.call('PUBLISH', channel, '{{"id":"' .. id .. '","previous_id":"' .. previous .. '",' .. string.sub(body, 2))
+  local head = '{{"id":"' .. id .. '","previous_id":"' .. previous .. '",'
+  redis.call('PUBLISH', channel, head .. string.sub(body, 2))
   return id
 end
 """

@@ -1,9 +1,9 @@
 """One hub per process: a single subscription serves all sockets, and the streams fill what it missed.
 
 The published message is the fast way; the stream is the truth. A room (one user) knows the last event that it
-handed out. An event that names another predecessor, a new subscription, a lost Redis connection or a client
-with a last id make the room stale; `_settle` then reads the stream and leaves everybody in the room at the same
-event. What the stream can't give whole is replaced by a snapshot.
+handed out. A room is made stale by an event that names another predecessor, a new subscription, a lost Redis
+connection or a client with a last id; `_settle` then reads the stream and leaves everybody in the room at the
+same event. What the stream can't give whole is replaced by a snapshot.
 """
 
 import asyncio
@@ -133,7 +133,8 @@ class _Room:
 class Hub:
     """Hands each user's events to that user's sockets. `run` must be running.
 
-    `subscriber` and `commands` are clients of the same Redis that decode answers; a connection of each is used.
+    `subscriber` and `commands` are clients of one Redis, both decoding; a connection of each is used.
+    `subscriber` must not retry by itself: it would hide a cut.
     """
 
     def __init__(self, subscriber: "Redis", commands: "Redis") -> None:
@@ -149,10 +150,10 @@ class Hub:
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self.connected = False
 
-    async def join(self, user_id: str, last_event_id: str | None, timeout: float) -> Listener:
+    async def join(self, user_id: str, last_event_id: str | None, patience: float) -> Listener:
         """Return a listener that gets all events after `last_event_id`, or from now on when that is None.
 
-        Raises Unavailable when Redis does not answer within `timeout` seconds.
+        Raises Unavailable when Redis does not answer within `patience` seconds.
         """
         room = self._rooms.setdefault(user_id, _Room(user_id))
         listener = Listener(user_id, last_event_id)
@@ -162,7 +163,7 @@ class Hub:
         room.starting.add(listener)
         self._touch(room)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 await listener.started
         except TimeoutError:
             raise Unavailable from None
@@ -186,8 +187,10 @@ class Hub:
 
     async def run(self) -> None:
         """Serve until cancelled, through any number of lost Redis connections."""
+        clock = asyncio.get_running_loop().time
         delay = 0.0
         while True:
+            begun = clock()
             try:
                 async with self._subscriber.pubsub() as pubsub:
                     await pubsub.connect()
@@ -196,7 +199,6 @@ class Hub:
                     for room in self._rooms.values():
                         self._touch(room)
                     self.connected = True
-                    delay = 0.0
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._read(pubsub))
                         group.create_task(self._manage(pubsub))
@@ -206,8 +208,9 @@ class Hub:
                 logger.exception("The hub failed and starts again")
             finally:
                 self.connected = False
+            # At once after a connection that had lasted; ever slower while none does.
+            delay = 0.0 if clock() - begun > RETRY_MAX else min(2 * delay + 0.05, RETRY_MAX)
             await asyncio.sleep(delay)
-            delay = min(2 * delay + 0.05, RETRY_MAX)
 
     def _touch(self, room: _Room) -> None:
         room.stale = True

@@ -6,6 +6,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import re
 import sys
 import time
@@ -118,8 +119,8 @@ class Sessions:
             except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                 pass  # a person's session may begin so, too
         if self._jwks:
-            key = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
-            return self._decode(token, key, JWKS_ALGORITHMS, self._audience)
+            public = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
+            return self._decode(token, public, JWKS_ALGORITHMS, self._audience)
         assert self._keys is not None
         *others, last = self._keys.keys()
         for key in others:
@@ -157,10 +158,8 @@ def main() -> None:
     command.add_argument("--ttl", type=int, default=120, help="seconds until it ends (120)")
     command.add_argument("--key-file", type=Path, help="instead of APP_PROBE_KEY_FILE")
     arguments = parser.parse_args()
-    from os import environ
-
     key_file = arguments.key_file or (
-        Path(environ["APP_PROBE_KEY_FILE"]) if "APP_PROBE_KEY_FILE" in environ else None
+        Path(os.environ["APP_PROBE_KEY_FILE"]) if "APP_PROBE_KEY_FILE" in os.environ else None
     )
     if key_file is None:
         parser.error("no key: set APP_PROBE_KEY_FILE or give --key-file")

@@ -17,21 +17,21 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
+        default="redis://127.0.0.1:6379/0",
         pattern=r"^(redis|rediss|unix)://\S+$",
         description="a URL such as redis://redis:6379/0",
     )
     upload_dir: Path = Field(
-        Path("/var/lib/screen-flow/uploads"),
+        default=Path("/var/lib/screen-flow/uploads"),
         description="a folder that this process may write to",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
     phone_region: str = Field(
-        "US",
+        default="US",
         pattern=r"^[A-Z]{2}$",
-        description="the two capital letters of the country whose phone numbers may lack their +prefix, as in DE",
+        description="two capital letters: the country whose phone numbers may lack their prefix, as in DE",
     )
 
     @field_validator("upload_dir")
@@ -45,27 +45,30 @@ class WorkerSettings(BaseSettings):
 class Settings(WorkerSettings):
     """What the api needs."""
 
-    upload_max_bytes: int = Field(52_428_800, ge=1, description="a number of bytes, nginx's limit (52428800)")
+    upload_max_bytes: int = Field(
+        default=52_428_800, ge=1, description="a number of bytes, nginx's limit (52428800)"
+    )
     heartbeat_seconds: float = Field(
-        30, gt=0, lt=100, description="seconds below the edge's idle time of 100, for example 30"
+        default=30, gt=0, lt=100, description="seconds below the edge's idle time of 100, for example 30"
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
+        default=(),
         validate_default=True,
         description="the site's own origins with commas between, as in https://screen-flow.example.com",
     )
     session_keys_file: Path | None = Field(
-        None, description="a file with one HS256 key of 32 characters or more per line, two lines at most"
+        default=None,
+        description="a file with one HS256 key of 32 characters or more per line, two lines at most",
     )
     session_jwks_url: str | None = Field(
-        None, pattern=r"^https?://\S+$", description="the https:// address of your sign-in's key set"
+        default=None, pattern=r"^https?://\S+$", description="the https:// address of your sign-in's key set"
     )
-    session_audience: str | None = Field(None, description="the `aud` of your sign-in's tokens")
+    session_audience: str | None = Field(default=None, description="the `aud` of your sign-in's tokens")
     probe_key_file: Path | None = Field(
-        None, description="a file with one HS256 key of 32 characters or more"
+        default=None, description="a file with one HS256 key of 32 characters or more"
     )
-    demo_sign_in: bool = Field(False, description="true or false")
-    frontend_dir: Path = Field(Path("/srv/frontend"), description="the folder with the built page")
+    demo_sign_in: bool = Field(default=False, description="true or false")
+    frontend_dir: Path = Field(default=Path("/srv/frontend"), description="the folder with the built page")
 
     @field_validator("allowed_origins", mode="before")
     @classmethod

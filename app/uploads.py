@@ -1,127 +1,250 @@
-"""Receiving CVs: a bounded body, kinds told by content, and nothing left behind when one is refused."""
+"""Receiving CVs: a multipart body goes to disk as it comes, and what a file is shows in its content."""
 
 import os
-import shutil
-import uuid
+import struct
 import zipfile
-from collections.abc import AsyncIterator
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from fastapi import HTTPException, Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
-from app.batches import NewCV
+FIELD = "files"
+FILES_LIMIT = 100  # files in one batch; each is an open file until the batch is stored
+NAME_LIMIT = 255  # characters of a file's name that are kept
+DIRECTORY_LIMIT = 1 << 20  # bytes of a ZIP archive's table of contents; a DOCX needs a few thousand
+CHUNK = 1 << 16  # bytes read at once
 
-MAX_FILES = 100  # CVs in one upload
-NAME_LENGTH = 255  # characters of a file's name that are kept
-TEXT_SAMPLE = 65_536  # bytes looked at to tell text from binary
-
-
-class Refused(Exception):
-    """The upload can't be taken; `status` is the HTTP status, the text is for the person."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+_NAMED = {".pdf": "PDF", ".docx": "DOCX", ".txt": "plain text"}
+_NOT_PLAIN = (b"{\\rtf", b"<!doctype", b"<html", b"<?xml", b"%!PS")
 
 
-def kind_of(file: BinaryIO) -> str | None:
-    """Return 'pdf', 'docx' or 'text' by the file's content, or None for anything else."""
-    file.seek(0)
-    head = file.read(TEXT_SAMPLE)
-    if b"%PDF-" in head[:1024]:
-        return "pdf"
-    if head.startswith(b"PK\x03\x04"):
+class Upload:
+    """One received file without a name on disk: the kernel drops it unless `keep` gives it one."""
+
+    def __init__(self, filename: str, folder: Path) -> None:
+        # Data for people to read, never a path.
+        name = filename.replace("\\", "/").rpartition("/")[2]
+        self.filename = "".join(filter(str.isprintable, name))[:NAME_LIMIT]
+        self.size = 0
+        # Not even a killed process leaves an unnamed file behind.
+        self.file: BinaryIO = os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "w+b")
+
+    def write(self, data: bytes) -> None:
+        """Append to the file. Raises OSError when the disk is full."""
+        self.file.write(data)
+        self.size += len(data)
+
+    def keep(self, path: Path) -> None:
+        """Give the file a name, once it is safely on disk. Raises OSError."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with zipfile.ZipFile(file) as archive:
-                return "docx" if "word/document.xml" in archive.namelist() else None
-        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-            return None
-    if b"\0" in head:
-        return None
-    try:
-        # A character may be cut at the sample's end.
-        head.decode("utf-8") if len(head) < TEXT_SAMPLE else head[:-3].decode("utf-8", "ignore")
-    except UnicodeDecodeError:
-        return None
-    return "text" if head.strip() else None
+            # Only with a folder's descriptor does Python follow the link in /proc.
+            os.link(f"/proc/self/fd/{self.file.fileno()}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
 
 
-async def receive(request: Request, limit: int) -> list[UploadFile]:
-    """Return the files of a multipart body of at most `limit` bytes; each lies in an unlinked temporary file.
+class _Form:
+    """Sorts the pieces of a multipart body to their files, in no more memory than a chunk takes."""
 
-    Raises Refused for a body that is too large, is no form, or holds no file.
+    def __init__(self, boundary: bytes, folder: Path, files: ExitStack) -> None:
+        self.uploads: list[Upload] = []
+        self._folder = folder
+        self._files = files
+        self._name, self._value = b"", b""
+        self._disposition = b""
+        self._current: Upload | None = None
+        self._complete = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begin,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._part_data,
+                "on_end": self._end,
+            },
+        )
+
+    def write(self, chunk: bytes) -> None:
+        self._parser.write(chunk)
+
+    def finish(self) -> list[Upload]:
+        self._parser.finalize()
+        if not self._complete:
+            raise FormParserError("the closing boundary is missing")
+        # A form whose file field was left empty sends a file without name and content.
+        return [upload for upload in self.uploads if upload.filename or upload.size]
+
+    def _part_begin(self) -> None:
+        self._disposition = b""
+        self._current = None
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name, self._value = b"", b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"filename" not in options:
+            return  # an ordinary form field; nothing here reads one
+        field = options.get(b"name", b"").decode("utf-8", "replace")
+        if field != FIELD:
+            raise HTTPException(422, f"The form sends a file as {field!r}; send each CV as {FIELD!r}.")
+        if len(self.uploads) == FILES_LIMIT:
+            raise HTTPException(422, f"More than {FILES_LIMIT} files at once; upload them in parts.")
+        self._current = Upload(options[b"filename"].decode("utf-8", "replace"), self._folder)
+        self._files.callback(self._current.file.close)
+        self.uploads.append(self._current)
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current:
+            self._current.write(data[start:end])
+
+    def _end(self) -> None:
+        self._complete = True
+
+
+async def receive(request: Request, folder: Path, limit: int, files: ExitStack) -> list[Upload]:
+    """Return the files of a multipart body, at least one, each open until `files` closes.
+
+    Raises HTTPException: 413 above `limit` bytes of body, 400 for a body that stops halfway or is no form,
+    415 for another content type, 422 without files, 507 when the disk is full.
     """
-    too_large = Refused(413, f"The upload is larger than {limit // 2**20} MB; send fewer or smaller files.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    too_large = HTTPException(
+        413, f"The upload is larger than {limit / 2**20:.3g} MiB; upload fewer files at once."
+    )
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if content_type != b"multipart/form-data" or not options.get(b"boundary"):
+        raise HTTPException(415, f"Send the CVs as multipart/form-data, each file as {FIELD!r}.")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
         raise too_large
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refused(415, "Send the CVs as multipart/form-data in the field `files`.")
-
-    async def bounded() -> AsyncIterator[bytes]:
+    try:
+        form = _Form(options[b"boundary"], folder, files)
         received = 0
         async for chunk in request.stream():
             received += len(chunk)
             if received > limit:
                 raise too_large
-            yield chunk
+            await run_in_threadpool(form.write, chunk)
+        uploads = form.finish()
+    except FormParserError as error:
+        raise HTTPException(400, f"The upload is no complete multipart form ({error}).") from error
+    except ClientDisconnect:
+        raise HTTPException(400, "The upload stopped halfway; nothing was stored.") from None
+    except OSError as error:
+        raise no_room(error) from error
+    if not uploads:
+        raise HTTPException(422, f"The form holds no file; send each CV as {FIELD!r}.")
+    return uploads
 
-    parser = MultiPartParser(request.headers, bounded(), max_files=MAX_FILES, max_fields=10)  # type: ignore[arg-type]
+
+def no_room(error: OSError) -> HTTPException:
+    """Return the answer to an upload that the disk refused."""
+    return HTTPException(507, f"The server can't store the upload ({error.strerror}); try again later.")
+
+
+def kinds(uploads: list[Upload]) -> list[str]:
+    """Return each file's kind: pdf, docx or text. Raises HTTPException 422 naming each file that is none."""
+    found: list[str] = []
+    refused: list[str] = []
+    for upload in uploads:
+        kind, reason = _kind(upload)
+        found.append(kind)
+        if reason:
+            refused.append(f"{upload.filename or 'a file without a name'} {reason}")
+    if refused:
+        raise HTTPException(
+            422, f"Nothing was stored: {'; '.join(refused)}. Upload CVs as PDF, DOCX or plain text."
+        )
+    return found
+
+
+def _kind(upload: Upload) -> tuple[str, str]:
+    """Return the kind, and a reason when the file can't be accepted."""
+    if upload.size == 0:
+        return "", "is empty"
+    upload.file.seek(0)
+    head = upload.file.read(1024)
+    kind = ""
+    if b"%PDF-" in head:  # readers allow some bytes before it
+        kind = "pdf"
+    elif head.startswith(b"PK\x03\x04"):
+        if not _is_docx(upload.file):
+            return "", "is a ZIP archive or another Office file, not a DOCX"
+        kind = "docx"
+    elif _is_text(upload.file):
+        kind = "text"
+    expected = _NAMED.get(Path(upload.filename).suffix.lower())
+    if not kind:
+        return (
+            "",
+            f"is named as {expected} but its content is not" if expected else "is not a supported document",
+        )
+    actual = {"pdf": "PDF", "docx": "DOCX", "text": "plain text"}[kind]
+    if expected and expected != actual:
+        return "", f"is named as {expected} but its content is {actual}"
+    return kind, ""
+
+
+def _is_docx(file: BinaryIO) -> bool:
+    """Look for a Word document's parts in the archive's table of contents, without unpacking anything."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - CHUNK - 22))
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) - end < 22:
+        return False
+    length, offset = struct.unpack("<II", tail[end + 12 : end + 20])
+    # The same numbers as zipfile goes by; a ZIP64 archive has ones above both limits.
+    if length > DIRECTORY_LIMIT or offset + length > size:
+        return False
+    file.seek(0)
     try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise Refused(400, f"The form can't be read: {getattr(error, 'message', error)}") from error
-    except BaseException:
-        for file in parser._files_to_close_on_error:
-            file.close()
-        raise
-    files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
-    if not files:
-        await form.close()
-        raise Refused(422, "There is no file in the field `files`.")
-    return files
+        with zipfile.ZipFile(file) as archive:
+            return {"[Content_Types].xml", "word/document.xml"} <= set(archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
-def name_of(file: UploadFile) -> str:
-    """Return the file's name as data for people: no folders, no control characters, never a path."""
-    name = (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(char for char in name if char.isprintable())[:NAME_LENGTH] or "unnamed"
-
-
-def store(files: list[UploadFile], folder: Path) -> list[NewCV]:
-    """Copy the files under generated ids into `folder` and return them.
-
-    Raises Refused naming each file that is no CV, and OSError; in both cases nothing is left behind.
-    """
-    kinds = [kind_of(file.file) for file in files]
-    wrong = [
-        f"{name_of(file)} is {'empty' if file.size == 0 else 'neither PDF, Word (.docx) nor plain text'}"
-        for file, kind in zip(files, kinds, strict=True)
-        if kind is None
-    ]
-    if wrong:
-        raise Refused(415, f"{'; '.join(wrong)}. Nothing of this upload was taken.")
-    new: list[NewCV] = []
-    try:
-        for file, kind in zip(files, kinds, strict=True):
-            assert kind is not None
-            cv = NewCV(uuid.uuid4().hex, name_of(file), file.size or 0, kind)
-            new.append(cv)
-            file.file.seek(0)
-            with (folder / cv.cv_id).open("xb") as target:
-                shutil.copyfileobj(file.file, target)
-                target.flush()
-                os.fsync(target.fileno())
-    except BaseException:
-        discard(new, folder)
-        raise
-    return new
-
-
-def discard(new: list[NewCV], folder: Path) -> None:
-    """Remove what `store` stored."""
-    for cv in new:
-        (folder / cv.cv_id).unlink(missing_ok=True)
+def _is_text(file: BinaryIO) -> bool:
+    """Tell whether the whole file is text: UTF-8, UTF-16 with its mark, or the old Windows encoding."""
+    file.seek(0)
+    head = file.read(16)
+    if head.removeprefix(BOM_UTF8).lstrip().lower().startswith(_NOT_PLAIN):
+        return False
+    encodings = ["utf-16"] if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        decoder = getincrementaldecoder(encoding)()
+        file.seek(0)
+        seen = False
+        try:
+            while chunk := file.read(CHUNK):
+                text = decoder.decode(chunk)
+                if any(c < " " and c not in "\t\n\r\f" for c in text):
+                    return False
+                seen = seen or not text.isspace()
+            decoder.decode(b"", final=True)
+            return seen
+        except UnicodeDecodeError:
+            continue
+    return False

@@ -1,46 +1,137 @@
-"""The worker: takes CVs from the queue, one at a time each thread. Run it with `dramatiq app.worker`."""
+"""The worker, run as `dramatiq app.worker`: reads each uploaded CV and reports every step.
+
+A job can run twice, when its worker was killed or lost Redis; `Progress` makes the second run finish what the
+first left open, and report nothing twice.
+"""
 
 import logging
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.middleware import AgeLimit, Middleware, Retries, TimeLimit, TimeLimitExceeded
+from redis.exceptions import RedisError
 
+from app import extract
+from app.analyse import analyse
 from app.batches import ACTOR, QUEUE, Progress
-from app.extraction import Unreadable, facts_of, text_of
 from app.settings import WorkerSettings, load
 
-TIME_LIMIT = 60_000  # milliseconds for one CV: a file made to be slow ends here
-TAKEOVER = 15_000  # milliseconds without a sign of life after which another worker takes a worker's jobs
-LOOKOUT = 100_000  # of 1,000,000 commands look for such jobs; the library has 1,000
+HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a word after which another worker takes a worker's jobs
+IDLE_WAIT = 200  # milliseconds at most between looks at an empty queue
+TIME_LIMIT = 120_000  # milliseconds for one CV
+EXTRACT_TIMEOUT = 60  # seconds; longer than the extractor's own limit, for a busy machine
+# One file per worker process, named after what it calls itself in Redis; the health check reads them.
+ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
 
-logger = logging.getLogger(__name__)
 settings = load(WorkerSettings)
-logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-dramatiq.set_broker(
-    RedisBroker(url=settings.redis_url, heartbeat_timeout=TAKEOVER, maintenance_chance=LOOKOUT)
+logging.getLogger("app").setLevel(settings.log_level)
+logger = logging.getLogger(__name__)
+
+
+class Broker(RedisBroker):
+    """dramatiq's Redis broker, with a shorter wait at an empty queue than its second."""
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = IDLE_WAIT) -> dramatiq.Consumer:
+        """Return a consumer of the queue that waits at most IDLE_WAIT."""
+        return super().consume(queue_name, prefetch, min(timeout, IDLE_WAIT))
+
+
+class Alive(Middleware):
+    """Leaves the worker's name for the health check."""
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Write the file."""
+        assert isinstance(broker, Broker)
+        ALIVE_DIR.mkdir(exist_ok=True)
+        (ALIVE_DIR / broker.broker_id).touch()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Remove the file."""
+        assert isinstance(broker, Broker)
+        (ALIVE_DIR / broker.broker_id).unlink(missing_ok=True)
+
+
+broker = Broker(  # type: ignore[no-untyped-call]
+    client=redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
+    # Look for jobs of killed workers each time; by default it is one time in a thousand.
+    maintenance_chance=1_000_000,
+    middleware=[
+        AgeLimit(),
+        TimeLimit(time_limit=TIME_LIMIT),
+        # Only a lost Redis makes a job fail; it is tried until Redis is back.
+        Retries(max_retries=1_000_000, min_backoff=1_000, max_backoff=30_000),
+        Alive(),
+    ],
 )
-# Every command may be repeated: a step that is reported already changes nothing.
-client = redis.Redis.from_url(settings.redis_url, decode_responses=True, health_check_interval=10)
+dramatiq.set_broker(broker)
 
 
-@dramatiq.actor(actor_name=ACTOR, queue_name=QUEUE, time_limit=TIME_LIMIT, max_retries=20, max_backoff=30_000)
+@dramatiq.actor(queue_name=QUEUE, actor_name=ACTOR)
 def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
-    """Extract one CV and report each step. Raises RedisError; the job is then tried again."""
-    progress = Progress(client, user_id, batch_id, cv_id)
-    cv: dict[str, Any] | None = progress.cv()
-    if cv is None or cv["status"] in ("done", "failed"):
-        return
+    """Process one CV from its file to its result or its error. Raises RedisError, to be tried again."""
+    path = settings.upload_dir / cv_id
+    progress = Progress(broker.client, user_id, batch_id, cv_id)
+    cv = progress.cv()
+    if cv is None:
+        logger.warning("CV %s belongs to no batch any more", cv_id)
+    elif cv["progress"] < 100:
+        _process(progress, cv, kind, path)
+    # The result is what is kept.
+    path.unlink(missing_ok=True)
+
+
+def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> None:
     try:
         progress.advance(cv, "extracting")
-        text = text_of(settings.upload_dir / cv_id, kind)
+        text = _extract(kind, path)
         progress.advance(cv, "analysing")
-        progress.advance(cv, "done", result=facts_of(text, settings.phone_region))
-    except Unreadable as error:
-        logger.info("CV %s of batch %s failed: %s", cv_id, batch_id, error)
-        progress.advance(cv, "failed", error=str(error))
-    except (TimeLimitExceeded, MemoryError) as error:
-        logger.warning("CV %s of batch %s failed: %s", cv_id, batch_id, type(error).__name__)
-        progress.advance(cv, "failed", error="The file takes too long to read; export it again, smaller.")
+        result = analyse(text, settings.phone_region)
+    except RedisError:
+        raise
+    except extract.Refused as refused:
+        logger.info("CV %s failed: %s", cv["cv_id"], refused)
+        progress.advance(cv, "failed", error=str(refused))
+    except TimeLimitExceeded:
+        progress.advance(cv, "failed", error="Reading the CV takes too long. Upload a shorter one.")
+    except Exception:
+        logger.exception("CV %s failed by an error of ours", cv["cv_id"])
+        progress.advance(
+            cv, "failed", error="The CV could not be processed by an error of ours. Upload it again."
+        )
+    else:
+        progress.advance(cv, "done", result=result)
+
+
+def _extract(kind: str, path: Path) -> str:
+    """Return the file's text, read by a process that holds no secret. Raises Refused."""
+    if not path.exists():
+        raise extract.Refused("The uploaded file is gone from the server. Upload it again.")
+    try:
+        child = subprocess.run(  # noqa: S603
+            [sys.executable, "-I", extract.__file__, kind, str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={},
+            timeout=EXTRACT_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise extract.Refused("Reading the file takes too long. Export it again in a simpler form.") from None
+    answer = child.stdout.decode("utf-8", "replace")
+    if child.returncode == 0:
+        return answer
+    logger.info(
+        "Extractor ended with %s: %s", child.returncode, child.stderr[-2000:].decode("utf-8", "replace")
+    )
+    if child.returncode == extract.REFUSED:
+        raise extract.Refused(answer)
+    if child.returncode < 0:  # by a signal: out of time, or the parser crashed
+        raise extract.Refused("Reading the file takes too long or fails. Export it again in a simpler form.")
+    raise RuntimeError(f"the extractor ended with status {child.returncode}")

@@ -1,191 +1,169 @@
-"""CVs: upload, snapshots, and the WebSocket that carries their progress."""
+"""Uploading CVs, and watching them being processed."""
 
 import asyncio
-import json
 import logging
 import time
-import uuid
-from typing import Annotated, Any
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
 
-import redis
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, WebSocket
-from starlette.requests import HTTPConnection
+from fastapi import APIRouter, HTTPException, Request, WebSocket
+from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from app import uploads
-from app.batches import batch_from, batch_key, create, listing_key, snapshot_from
-from app.events import channel, is_id, stream
+from app import batches, uploads
+from app.api.deps import OwnOrigin, UserId
+from app.events import Event, channel, is_id, stream
 from app.hub import Listener, Unavailable
+from app.rate import Rate
 from app.sessions import COOKIE, InvalidSession, Session
-from app.state import State
+from app.state import State, state_of
 
-BINARY, BAD_ID, NO_SESSION, FORBIDDEN, FLOOD = 1003, 4400, 4401, 4403, 4429
-TRY_AGAIN = 1013
-FLOOD_MESSAGES = 60  # client messages that may come at once; a browser sends one ping in 30 s
-FLOOD_PER_SECOND = 2.0  # and then this many a second
-JOIN_TIMEOUT = 10.0  # seconds in which Redis must answer before a client is asked to come again
-CLOSE_TIMEOUT = 2.0  # seconds that a close may take with a reader that reads nothing
+MALFORMED_ID, NO_SESSION, FORBIDDEN, FLOOD = 4400, 4401, 4403, 4429
+UNSUPPORTED, TRY_AGAIN = 1003, 1013
+JOIN_TIMEOUT = 5.0  # seconds that a new socket waits for Redis
+CLOSE_TIMEOUT = 5.0  # seconds that a slow reader has to take its close code
 
-logger = logging.getLogger("app.cv_processing")
-router = APIRouter(prefix="/api/v1/cv-processing", tags=["cv-processing"])
+PONG = Event("", "", "pong", '{"type":"pong"}')
+HEARTBEAT = Event("", "", "heartbeat", '{"type":"heartbeat"}')
 
-
-def state_of(connection: HTTPConnection) -> State:
-    """Return what the application shares."""
-    state: State = connection.app.state.shared
-    return state
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/api/v1/cv-processing")
 
 
-async def signed_in(request: Request) -> Session:
-    """Return the request's session; answers 401 without one, and 403 to a foreign page."""
+@router.post("/batches", status_code=202, dependencies=[OwnOrigin])
+async def upload(request: Request, user_id: UserId) -> dict[str, Any]:
+    """Store a batch of CVs and have it processed; all of it or, with a 4xx, nothing."""
     state = state_of(request)
-    origin = request.headers.get("origin")
-    if origin is not None and origin not in state.settings.allowed_origins:
-        raise HTTPException(403, f"Requests from {origin} are not accepted.")
+    folder, limit = state.settings.upload_dir, state.settings.upload_max_bytes
+    with ExitStack() as files:
+        received = await uploads.receive(request, folder, limit, files)
+        kinds = await run_in_threadpool(uploads.kinds, received)
+        return await run_in_threadpool(_store, state, user_id, received, kinds)
+
+
+def _store(state: State, user_id: str, received: list[uploads.Upload], kinds: list[str]) -> dict[str, Any]:
+    new = [
+        batches.NewCV(uuid4().hex, upload.filename, upload.size, kind)
+        for upload, kind in zip(received, kinds, strict=True)
+    ]
     try:
-        return await state.sessions.verify(request.cookies.get(COOKIE))
-    except InvalidSession as error:
-        raise HTTPException(401, str(error)) from None
-
-
-SignedIn = Annotated[Session, Depends(signed_in)]
-
-
-@router.post("/batches", status_code=202)
-async def upload(request: Request, session: SignedIn) -> dict[str, Any]:
-    """Take several CVs at once: multipart/form-data, field `files`. All are taken or none."""
-    state = state_of(request)
-    folder = state.settings.upload_dir
-    try:
-        files = await uploads.receive(request, state.settings.upload_max_bytes)
-        try:
-            new = await asyncio.to_thread(uploads.store, files, folder)
-        finally:
-            for file in files:
-                await file.close()
-    except uploads.Refused as refused:
-        raise HTTPException(refused.status, str(refused)) from None
-    try:
-        return await asyncio.to_thread(create, state.jobs, uuid.uuid4().hex, session.subject, new)
-    except redis.RedisError as error:
-        logger.error("An upload could not be queued: %s", error)
-        await asyncio.to_thread(uploads.discard, new, folder)
-        raise HTTPException(503, "The CVs could not be queued; nothing was taken. Try again soon.") from None
+        for cv, upload in zip(new, received, strict=True):
+            upload.keep(state.settings.upload_dir / cv.cv_id)
+        return batches.create(state.writer, uuid4().hex, user_id, new)
+    except BaseException as error:
+        for cv in new:
+            (state.settings.upload_dir / cv.cv_id).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise uploads.no_room(error) from error
+        raise
 
 
 @router.get("/batches")
-async def snapshot(request: Request, session: SignedIn) -> dict[str, Any]:
-    """Return the newest batches and the id of the last event that they already show."""
-    state = state_of(request)
-    keys = [stream(session.subject), listing_key(session.subject)]
-    return snapshot_from(await state.snapshot(keys=keys))
+async def read_batches(request: Request, user_id: UserId) -> dict[str, Any]:
+    """Return the newest batches, and the last event that they include."""
+    answer = await state_of(request).snapshot(keys=[stream(user_id), batches.listing_key(user_id)])
+    return batches.snapshot_from(answer)
 
 
 @router.get("/batches/{batch_id}")
-async def batch(request: Request, batch_id: str, session: SignedIn) -> dict[str, Any]:
-    """Return one batch of the signed-in person."""
-    fields = await state_of(request).commands.execute_command("HGETALL", batch_key(batch_id))
-    if not fields or fields["user_id"] != session.subject:
-        raise HTTPException(404, "There is no such batch.")
-    return batch_from(fields)
+async def read_batch(request: Request, user_id: UserId, batch_id: str) -> dict[str, Any]:
+    """Return one batch of the user's own."""
+    fields = await state_of(request).commands.execute_command("HGETALL", batches.batch_key(batch_id))
+    if fields.get("user_id") != user_id:
+        raise HTTPException(404, f"You have no batch {batch_id[:100]!r}.")
+    return batches.batch_from(fields)
+
+
+class _Refused(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
 
 
 @router.websocket("/ws/{user_id}")
 async def cv_processing_websocket(
-    websocket: WebSocket, user_id: str, last_event_id: Annotated[str | None, Query()] = None
+    websocket: WebSocket, user_id: str, last_event_id: str | None = None
 ) -> None:
-    """Send the person's events: first what came after `last_event_id`, then live ones."""
+    """Send the user's events: those after `last_event_id` first, when given, then each as it happens."""
     state = state_of(websocket)
-    await websocket.accept()
-    refusal = await _refusal(websocket, state, user_id, last_event_id)
-    if isinstance(refusal, tuple):
-        await websocket.close(*refusal)
-        return
+    listener: Listener | None = None
     try:
-        listener = await state.hub.join(user_id, last_event_id, JOIN_TIMEOUT)
-    except Unavailable:
-        await websocket.close(TRY_AGAIN, "Events are not available now; try again.")
-        return
-    task = asyncio.current_task()
-    assert task is not None
-    state.sockets[websocket] = task
-    logger.info("WebSocket connected for user %s", user_id)
-    logger.info("Subscribed to Redis channel: %s", channel(user_id))
-    try:
-        await _serve(websocket, state, listener, refusal.expires)
+        session = await _admit(websocket, state, user_id, last_event_id)
+        try:
+            listener = await state.hub.join(user_id, last_event_id, JOIN_TIMEOUT)
+        except Unavailable:
+            raise _Refused(TRY_AGAIN, "events are not available now; reconnect and resume") from None
+        await websocket.accept()
+        logger.info("WebSocket connected for user %s", user_id)
+        logger.info("Subscribed to Redis channel: %s", channel(user_id))
+        listener.open(websocket.send_text)
+        await _converse(websocket, listener, session, state.settings.heartbeat_seconds)
+    except _Refused as refused:
+        if listener:
+            listener.close()
+        await _close(websocket, refused)
     except WebSocketDisconnect:
-        pass
+        pass  # between two steps of the above
     finally:
-        state.hub.leave(listener)
-        state.sockets.pop(websocket, None)
-        logger.info("WebSocket disconnected for user %s", user_id)
+        if listener:
+            state.hub.leave(listener)
 
 
-async def _refusal(
-    websocket: WebSocket, state: State, user_id: str, last_event_id: str | None
-) -> Session | tuple[int, str]:
-    """Return the session that may listen, or the code and reason to close with."""
+async def _admit(websocket: WebSocket, state: State, user_id: str, last_event_id: str | None) -> Session:
+    """Return the session of a client that may listen to `user_id`; raise _Refused otherwise."""
     if websocket.headers.get("origin") not in state.settings.allowed_origins:
-        return FORBIDDEN, "This page may not open a WebSocket here."
+        raise _Refused(FORBIDDEN, "the Origin is not this site's own; see APP_ALLOWED_ORIGINS")
     try:
         session = await state.sessions.verify(websocket.cookies.get(COOKIE))
     except InvalidSession as error:
-        return NO_SESSION, str(error)
+        raise _Refused(NO_SESSION, str(error)) from None
     if session.subject != user_id:
-        return FORBIDDEN, "The session is somebody else's."
+        raise _Refused(FORBIDDEN, "the session belongs to another user")
     if last_event_id is not None and not is_id(last_event_id):
-        return BAD_ID, "last_event_id is no event's id; connect without it."
+        raise _Refused(MALFORMED_ID, "last_event_id is no id that an event had")
     return session
 
 
-async def _serve(websocket: WebSocket, state: State, listener: Listener, expires: float) -> None:
-    """Answer pings, send heartbeats and events, until either side ends it."""
-    slow = asyncio.Event()
-    listener.on_overflow = slow.set
-    listener.open(websocket.send_text)
-    receiving = asyncio.create_task(_receive(websocket, state.settings.heartbeat_seconds))
-    overflow = asyncio.create_task(slow.wait())
-    try:
-        await asyncio.wait(
-            (receiving, overflow),
-            timeout=max(0, expires - time.time()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if receiving.done():
-            end = receiving.result()
-        elif overflow.done():
-            end = (TRY_AGAIN, "Too slow; connect again and resume.")
-        else:
-            end = (NO_SESSION, "The session has expired; sign in again.")
-    finally:
-        receiving.cancel()
-        overflow.cancel()
-        listener.close()
-    if websocket.application_state is WebSocketState.CONNECTED:
-        # Who reads nothing does not read the close either; the server cuts the connection when we return.
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await websocket.close(*end)
-
-
-async def _receive(websocket: WebSocket, heartbeat_seconds: float) -> tuple[int, str]:
-    """Take client messages until one ends the socket; return the code and reason. Raises WebSocketDisconnect."""
-    allowance, asked = float(FLOOD_MESSAGES), time.monotonic()
+async def _converse(websocket: WebSocket, listener: Listener, session: Session, heartbeat: float) -> None:
+    """Answer the client until it goes. Raises _Refused when it must go."""
+    rate = Rate()
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + max(0.0, session.expires - time.time())
     while True:
         try:
-            async with asyncio.timeout(heartbeat_seconds):
+            async with asyncio.timeout_at(min(loop.time() + heartbeat, ends)) as alarm:
+                # The hub can't close a socket; it wakes the one who can.
+                listener.on_overflow = lambda alarm=alarm: alarm.reschedule(0)
+                if listener.overflowed:
+                    alarm.reschedule(0)
                 message = await websocket.receive()
         except TimeoutError:
-            await websocket.send_text(json.dumps({"type": "heartbeat"}))
+            if listener.overflowed:
+                raise _Refused(TRY_AGAIN, "you read too slowly; reconnect and resume") from None
+            if loop.time() >= ends:
+                raise _Refused(NO_SESSION, "the session has expired; sign in again") from None
+            listener.push(HEARTBEAT)
             continue
+        finally:
+            listener.on_overflow = None
         if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"])
-        data = message.get("text")
-        if data is None:
-            return BINARY, "Only text is understood here."
-        now = time.monotonic()
-        allowance = min(FLOOD_MESSAGES, allowance + (now - asked) * FLOOD_PER_SECOND) - 1
-        asked = now
-        if allowance < 0:
-            return FLOOD, "Too many messages; connect again later."
-        if data == "ping":
-            await websocket.send_text(json.dumps({"type": "pong"}))
+            return
+        if message.get("text") is None:
+            raise _Refused(UNSUPPORTED, "send text, not binary")
+        if not rate.allow():
+            raise _Refused(FLOOD, "too many messages; do not reconnect at once")
+        if message["text"] == "ping":
+            listener.push(PONG)
+
+
+async def _close(websocket: WebSocket, refused: _Refused) -> None:
+    """Close with the code that tells why. A browser sees codes only of sockets that were accepted."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            if websocket.application_state is WebSocketState.CONNECTING:
+                await websocket.accept()
+            await websocket.close(refused.code, refused.reason[:120])
+    except (TimeoutError, WebSocketDisconnect, RuntimeError):
+        logger.debug("A client was gone before it could be told: %s", refused.reason)

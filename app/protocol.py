@@ -1,0 +1,44 @@
+"""uvicorn's WebSocket protocol, with three things that an application can't reach."""
+
+import random
+import socket
+from asyncio import BaseTransport
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from app.rate import Rate
+
+SHUTDOWN_SPREAD = 3.0  # seconds at most over which sockets are closed: clients then don't come all at once
+SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
+STALL_TIMEOUT = 30_000  # milliseconds in which a peer must take what was sent to it
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """Closes sockets one by one at shutdown, drops peers that take nothing, and limits pings."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Also bound the time that sent data may wait; even a closed socket waits for its reader forever."""
+        super().connection_made(transport)
+        self._rate = Rate()
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_TIMEOUT)
+
+    def shutdown(self) -> None:
+        """Close with 1012 at a random moment of the spread. Events flow until then; uvicorn waits for all."""
+        self.loop.call_later(random.uniform(0, SHUTDOWN_SPREAD), self._shutdown_now)
+
+    def _shutdown_now(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def handle_ping(self) -> None:
+        """Answer, but not a flood: pongs don't wait for the reader."""
+        if self._rate.allow():
+            super().handle_ping()
+            return
+        self.conn.fail(4429, "too many pings")
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 4429, "reason": "too many pings"})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
