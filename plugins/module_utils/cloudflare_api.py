@@ -196,8 +196,8 @@ class CloudflareApi:
             raise CloudflareFailure(unusable(what, self.base_url))
         if not zones:
             raise CloudflareFailure(
-                f"Zone {name} is unknown to Cloudflare or hidden from this API token: correct the name (it is "
-                "the domain as added to Cloudflare, not a host in it), or let the token include the zone "
+                f"Zone {name} is unknown to Cloudflare or hidden from this API token: correct the name (it "
+                "is the domain as added to Cloudflare, not a host in it), or let the token include the zone "
                 "with the permission Zone Read."
             )
         if len(zones) > 1:
@@ -225,13 +225,11 @@ class CloudflareApi:
         return "refused" if reply.status in (400, 401, 403) else ""
 
     def _send(self, call: Call) -> Reply:
-        options: cloudflare._types.RequestOptions = {"params": dict(call.query)}
+        arguments: dict[str, Any] = {"cast_to": httpx.Response, "options": {"params": dict(call.query)}}
+        if call.body is not None:
+            arguments["body"] = call.body
         try:
-            if call.method == "get":
-                response = self._client.get(call.path, cast_to=httpx.Response, options=options)
-            else:
-                verb = getattr(self._client, call.method)
-                response = verb(call.path, cast_to=httpx.Response, body=call.body, options=options)
+            response = getattr(self._client, call.method)(call.path, **arguments)
         except cloudflare.APIStatusError as error:
             response = error.response
         except cloudflare.APITimeoutError:
@@ -242,7 +240,7 @@ class CloudflareApi:
         except cloudflare.APIConnectionError as error:
             raise CloudflareFailure(
                 f"Can't {call.what}: {self.base_url} can't be reached ({error.__cause__ or error}); check "
-                "network, DNS, proxy (HTTPS_PROXY), authorities (SSL_CERT_FILE) and api_base_url, then run again."
+                "network, DNS, proxy (HTTPS_PROXY), authorities (SSL_CERT_FILE) and api_base_url."
             ) from None
         headers = response.headers
         return Reply(

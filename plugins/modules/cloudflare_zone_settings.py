@@ -8,8 +8,8 @@ module: cloudflare_zone_settings
 short_description: Set the settings of a Cloudflare zone
 description:
   - Reads every named setting, compares, and writes only those that differ.
-  - All settings are read before the first is written. An unknown setting, or one that differs but is locked for
-    this zone, fails the run while the zone is still as it was.
+  - All settings are read before the first is written. An unknown setting, or one that differs but is locked
+    for this zone, fails the run while the zone is still as it was.
   - Where O(settings) names V(ssl), the setting V(ssl_automatic_mode) is set to V(custom) first, so that
     Cloudflare does not change the mode by itself. Should that fail, the run goes on with a warning. Name
     V(ssl_automatic_mode) in O(settings) to decide otherwise.
@@ -60,8 +60,8 @@ EXAMPLES = r"""
     api_token: "{{ vault_cloudflare_token }}"
     settings:
       ssl: full
-      websockets: on
-      rocket_loader: off
+      websockets: true
+      rocket_loader: false
   delegate_to: localhost
 
 - name: See what would change
@@ -101,41 +101,39 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-if TYPE_CHECKING:
-    from plugins.module_utils.cloudflare_api import (
-        ZONE_RULES,
-        Call,
-        CloudflareApi,
-        CloudflareFailure,
-        Zone,
-        api_arguments,
-        open_zone,
-        require_sdk,
-        unusable,
-    )
-else:
-    from ansible.module_utils.cloudflare_api import (
-        ZONE_RULES,
-        Call,
-        CloudflareApi,
-        CloudflareFailure,
-        Zone,
-        api_arguments,
-        open_zone,
-        require_sdk,
-        unusable,
-    )
+# Packed by Ansible, this file is a part of ansible.modules.
+from ..module_utils.cloudflare_api import (
+    ZONE_RULES,
+    Call,
+    CloudflareApi,
+    CloudflareFailure,
+    Zone,
+    api_arguments,
+    open_zone,
+    require_sdk,
+    unusable,
+)
 
 PIN = "ssl_automatic_mode"
 NEEDS = "Zone Settings Write"
 LOCKED = (
-    "it is locked for this zone: the plan does not include it, or Cloudflare manages it. Leave it out of settings or "
-    "change the plan."
+    "it is locked for this zone: the plan does not include it, or Cloudflare manages it. Leave it out of "
+    "settings or change the plan."
 )
+NO_VALUE = "it does not take that value; correct it in settings."
+# What Cloudflare's error codes mean for a setting.
+REFUSALS = {
+    1006: "there is no setting of that name; correct it in settings.",
+    1007: NO_VALUE,
+    1008: NO_VALUE,
+    1024: LOCKED,
+    1025: LOCKED,
+    1057: LOCKED,
+}
 
 
 @dataclass(frozen=True)
@@ -188,12 +186,25 @@ def in_writing_order(settings: Sequence[Setting]) -> list[Setting]:
     return sorted(settings, key=rank)
 
 
-def as_text(values: Mapping[str, Any]) -> str:
-    """Return one line a setting, for the diff."""
-    return "".join(
-        f"{name}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}\n"
-        for name, value in values.items()
-    )
+def one_line(value: Any) -> str:
+    """Return a setting's value as people write it: text bare, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def as_diff(header: str, before: Any, after: Any) -> dict[str, str]:
+    """Return the diff of one setting, a mapping with a line for each key."""
+
+    def text(value: Any) -> str:
+        return (
+            json.dumps(value, sort_keys=True, indent=2) if isinstance(value, dict) else one_line(value)
+        ) + "\n"
+
+    return {
+        "before_header": header,
+        "after_header": header,
+        "before": text(before),
+        "after": text(after),
+    }
 
 
 def check_names(settings: Mapping[Any, Any]) -> None:
@@ -207,31 +218,22 @@ def check_names(settings: Mapping[Any, Any]) -> None:
             raise CloudflareFailure(f"settings gives {name} no value: give one, or leave the name out.")
 
 
-def request(api: CloudflareApi, zone: Zone, name: str, value: Any = None) -> tuple[Any, bool]:
-    """Read a setting, or write it when there is a value; return (value, whether it may be written).
+def read(api: CloudflareApi, zone: Zone, name: str) -> tuple[Any, bool]:
+    """Return a setting's value and whether it may be written; raises CloudflareFailure."""
+    return ask(api, zone, name, "get", f"read zone setting {name}")
 
-    Raises CloudflareFailure.
-    """
-    what = (
-        f"read zone setting {name}"
-        if value is None
-        else f"set zone setting {name} to {as_text({name: value}).strip().partition(': ')[2]}"
-    )
+
+def write(api: CloudflareApi, zone: Zone, name: str, value: Any) -> Any:
+    """Write a setting and return the value that Cloudflare made of it; raises CloudflareFailure."""
+    return ask(api, zone, name, "patch", f"set zone setting {name} to {one_line(value)}", {"value": value})[0]
+
+
+def ask(
+    api: CloudflareApi, zone: Zone, name: str, method: str, what: str, body: dict[str, Any] | None = None
+) -> tuple[Any, bool]:
+    """Send one request about a setting; return its value and whether it may be written."""
     result = api.call(
-        Call(
-            method="get" if value is None else "patch",
-            path=f"/zones/{zone.id}/settings/{name}",
-            what=what,
-            needs=NEEDS,
-            body=None if value is None else {"value": value},
-            refusals={
-                1006: "there is no setting of that name; correct it in settings.",
-                1007: "it does not take that value; correct it in settings.",
-                1024: LOCKED,
-                1025: LOCKED,
-                1057: LOCKED,
-            },
-        )
+        Call(method, f"/zones/{zone.id}/settings/{name}", what, NEEDS, body=body, refusals=REFUSALS)
     )
     if not isinstance(result, dict) or "value" not in result:
         raise CloudflareFailure(unusable(what, api.base_url))
@@ -249,7 +251,7 @@ def read_settings(
     refused: list[str] = []
     for name, value in wanted.items():
         try:
-            before, editable = request(api, zone, name)
+            before, editable = read(api, zone, name)
         except CloudflareFailure as failure:
             if not failure.codes & {1006}:
                 raise
@@ -257,14 +259,14 @@ def read_settings(
             continue
         setting = Setting(name, before, in_cloudflares_form(value, before), editable)
         if setting.differs and not editable:
-            refused.append(f"Can't set zone setting {name} from {before} to {setting.wanted}: {LOCKED}")
+            refused.append(f"Can't set zone setting {name} to {one_line(setting.wanted)}: {LOCKED}")
         found.append(setting)
     if refused:
         raise CloudflareFailure(" ".join([*refused, "Nothing was written."]))
     warnings = []
     if "ssl" in wanted and PIN not in wanted:
         try:
-            before, editable = request(api, zone, PIN)
+            before, editable = read(api, zone, PIN)
         except CloudflareFailure as failure:
             warnings.append(f"Cloudflare may change the SSL mode by itself. {failure}")
         else:
@@ -297,7 +299,7 @@ class Run:
         todo = [setting for setting in self.settings if setting.differs]
         for position, setting in enumerate(todo):
             try:
-                value, _ = request(api, self.zone, setting.name, setting.wanted)
+                value = write(api, self.zone, setting.name, setting.wanted)
             except CloudflareFailure as failure:
                 if setting.optional:
                     self.warnings.append(f"Cloudflare may change the SSL mode by itself. {failure}")
@@ -314,7 +316,8 @@ class Run:
             self.note(setting.name, value)
             if value != setting.wanted:
                 self.warnings.append(
-                    f"Cloudflare took {setting.wanted} for {setting.name} and made it {value}."
+                    f"Cloudflare took {one_line(setting.wanted)} for {setting.name}, but made it "
+                    f"{one_line(value)}; if that is right, ask for it in settings."
                 )
 
     def note(self, name: str, value: Any) -> None:
@@ -330,12 +333,10 @@ class Run:
             "before": self.before,
             "after": self.after,
             "changed_settings": self.changed,
-            "diff": {
-                "before_header": f"zone {self.zone.name}",
-                "after_header": f"zone {self.zone.name}",
-                "before": as_text(self.before),
-                "after": as_text(self.after),
-            },
+            "diff": [
+                as_diff(f"zone {self.zone.name}, setting {name}", self.before[name], self.after[name])
+                for name in self.changed
+            ],
         }
 
 

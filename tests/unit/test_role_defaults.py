@@ -1,0 +1,74 @@
+"""Every role says its inputs twice, as defaults and as argument specification: the two must agree."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROLES = sorted((Path(__file__).parents[2] / "roles").iterdir())
+DEFAULTS = "defaults/main.yml"
+SPECS = "meta/argument_specs.yml"
+
+
+@pytest.fixture(params=ROLES, ids=lambda role: role.name)
+def role(request):
+    return request.param
+
+
+@pytest.fixture
+def defaults(role):
+    return yaml.safe_load((role / DEFAULTS).read_text()) or {}
+
+
+@pytest.fixture
+def specs(role):
+    return yaml.safe_load((role / SPECS).read_text())["argument_specs"]
+
+
+def test_roles_are_found():
+    assert len(ROLES) > 1
+
+
+def test_each_input_stands_in_both_with_the_same_value(defaults, specs):
+    # A required input has no default to compare.
+    options = {
+        name: option for name, option in specs["main"]["options"].items() if not option.get("required")
+    }
+    assert {name: option.get("default", "no default") for name, option in options.items()} == defaults
+
+
+def test_a_required_input_has_no_default(defaults, specs):
+    required = {name for name, option in specs["main"]["options"].items() if option.get("required")}
+    assert not required & defaults.keys()
+
+
+def test_each_input_carries_the_roles_name(role, specs):
+    strays = [name for name in specs["main"]["options"] if not name.startswith(f"{role.name}_")]
+    assert not strays
+
+
+def test_each_input_has_a_type_and_a_description(specs):
+    for name, option in specs["main"]["options"].items():
+        assert option.get("type"), f"{name} has no type"
+        assert str(option.get("description", "")).strip(), f"{name} has no description"
+        assert option["type"] != "list" or option.get("elements"), f"{name} does not say what it lists"
+
+
+def test_each_default_is_one_of_the_choices(specs):
+    for name, option in specs["main"]["options"].items():
+        if "choices" in option and "default" in option:
+            assert option["default"] in option["choices"], name
+
+
+def test_each_paragraph_of_defaults_begins_with_a_comment(role):
+    """A comment that says why may serve the inputs right below it; a blank line ends what it serves."""
+    text = (role / DEFAULTS).read_text().removeprefix("---\n")
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        assert paragraph.startswith("# "), f"no comment above: {paragraph}"
+
+
+def test_validation_alone_checks_the_same_inputs(role, specs):
+    """The preflight calls tasks/validate.yml by itself, before anything changes anywhere."""
+    assert (role / "tasks/validate.yml").is_file()
+    assert specs["validate"]["options"] == specs["main"]["options"]
