@@ -91,10 +91,10 @@ def test_three_cvs_end_right_with_no_reload(page: Page):
     sockets = []
     navigations = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("websocket", sockets.append)
+    page.on("websocket", lambda socket: sockets.append(socket.url))
     sign_in(page, f"browser-{page.scheme}")
     complaints_before = len(complaints)
-    page.on("framenavigated", navigations.append)
+    page.on("framenavigated", lambda frame: navigations.append(frame.url))
 
     page.get_by_test_id("file-input").set_input_files(CVS)
     batch = page.get_by_test_id("batch").first
@@ -108,7 +108,7 @@ def test_three_cvs_end_right_with_no_reload(page: Page):
     ARTEFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTEFACTS / f"page-{page.scheme}.png", full_page=True)
     assert navigations == [], "the page was reloaded"
-    assert [socket.url.split(":")[0] for socket in sockets] == ["wss"]
+    assert [url.split(":")[0] for url in sockets] == ["wss"]
     assert complaints[complaints_before:] == []
 
 
