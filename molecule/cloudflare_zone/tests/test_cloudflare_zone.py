@@ -14,13 +14,13 @@ CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
 
 def control(path, method="GET", body=None):
     """Call the emulator's own interface; return its answer."""
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         f"{CONTROL}/{path}",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
+    with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
 
