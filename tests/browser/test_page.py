@@ -2,6 +2,7 @@
 
 import io
 import os
+import uuid
 from pathlib import Path
 
 import docx
@@ -79,9 +80,9 @@ def page(request, browser: Browser):
 
 
 def sign_in(page: Page, name: str) -> None:
-    """Open the page and sign in; returns when the socket is live."""
+    """Open the page and sign in as somebody new; returns when the socket is live."""
     page.goto(os.environ["SITE_URL"])
-    page.get_by_label("Your name").fill(name)
+    page.get_by_label("Your name").fill(f"{name}-{uuid.uuid4().hex[:8]}")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
 

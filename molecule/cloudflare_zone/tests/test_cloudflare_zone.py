@@ -21,7 +21,7 @@ def control(path, method="GET", body=None):
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+        return json.loads(answer.read() or "null")
 
 
 def converge(*options, **variables):
