@@ -147,8 +147,6 @@ class Visitor:
                 log.info("%s: %d, %s", self.ray, error.status, error)
                 await self._respond(error.status, _error_page(error.status, self.ray))
             except h11.RemoteProtocolError as error:
-                if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-                    raise VisitorGone(str(error)) from error
                 await self._respond(error.error_status_hint, _error_page(error.error_status_hint, self.ray))
             finally:
                 if self.origin:
@@ -503,11 +501,13 @@ class Edge:
         525 TLS handshake failed, 526 certificate not valid for `host` (strict).
         """
         port = self.ports.origin_https if secure else self.ports.origin_http
-        choice = secrets.SystemRandom().sample(origins, len(origins))
+        choice: list[tuple[socket.AddressFamily, Any]] = []
+        for origin in secrets.SystemRandom().sample(origins, len(origins)):
+            choice += await _addresses(origin, port)
         while True:
-            origin = choice.pop()
+            family, address = choice.pop(0)
             try:
-                connection = await self._open(origin, port)
+                connection = await self._open(family, address)
                 break
             except EdgeError:
                 if not choice:
@@ -523,32 +523,34 @@ class Edge:
         try:
             reader, writer = await asyncio.open_connection(sock=connection, limit=CHUNK, **tls)
         except ssl.SSLCertVerificationError as error:
-            raise EdgeError(526, f"{origin} port {port}: {error.verify_message}") from error
+            raise EdgeError(526, f"{address[0]} port {port}: {error.verify_message}") from error
         except OSError as error:
-            raise EdgeError(525, f"{origin} port {port}: TLS handshake failed: {error}") from error
+            raise EdgeError(525, f"{address[0]} port {port}: TLS handshake failed: {error}") from error
         return Stream(h11.CLIENT, reader, writer)
 
-    async def _open(self, origin: str, port: int) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        try:
-            family, kind, protocol, _, address = (
-                await loop.getaddrinfo(origin, port, type=socket.SOCK_STREAM)
-            )[0]
-        except socket.gaierror as error:
-            raise EdgeError(530, f"the origin's name {origin!r} has no address: {error}") from error
-        connection = socket.socket(family, kind, protocol)
+    async def _open(self, family: socket.AddressFamily, address: Any) -> socket.socket:
+        connection = socket.socket(family)
         connection.setblocking(False)
         try:
             async with asyncio.timeout(self.timing.connect_seconds):
-                await loop.sock_connect(connection, address)
+                await asyncio.get_running_loop().sock_connect(connection, address)
         except OSError as error:
             connection.close()
             status = {ConnectionRefusedError: 521, TimeoutError: 522}.get(type(error), 523)
-            raise EdgeError(status, f"{origin} port {port}: {error!r}") from error
+            raise EdgeError(status, f"{address[0]} port {address[1]}: {error!r}") from error
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+async def _addresses(origin: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    """Return where an address or host name leads, best first. Raises EdgeError 530 when it has no address."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(origin, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise EdgeError(530, f"the origin's name {origin!r} has no address: {error}") from error
+    return [(family, address) for family, _, _, _, address in found]
 
 
 async def _final_event(origin: Stream) -> Any:

@@ -37,14 +37,14 @@ class Rule:
     refusal: tuple[int, str] = (1057, "{id} cannot be modified for this zone")
 
     def accepts(self, value: object) -> bool:
-        """Tell whether `value` is one of the setting's; JSON booleans never are."""
+        """Tell whether `value` is one of the setting's; JSON booleans are no numbers."""
         if self.bounds:
             return (
                 isinstance(value, int | float)
                 and not isinstance(value, bool)
                 and self.bounds[0] <= value <= self.bounds[1]
             )
-        return not isinstance(value, bool) and value in self.values
+        return value in self.values
 
 
 # The defaults of a free zone, except for the three that break the site of the guide: ssl flexible,

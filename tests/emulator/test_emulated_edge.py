@@ -178,6 +178,17 @@ async def test_an_origin_that_gives_no_answer_is_520(site: kit.Site, answer: byt
         assert (await site.get("/headers")).status_code == 520
 
 
+async def test_provisional_answers_are_not_taken_for_the_answer(site: kit.Site) -> None:
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with kit.raw_origin(behave) as http:
+        site.origin(http)
+        assert (await site.get("/headers")).text == "ok"
+
+
 async def test_an_answer_that_breaks_off_is_not_passed_as_whole(site: kit.Site) -> None:
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -489,6 +500,17 @@ async def test_an_origins_early_refusal_reaches_a_visitor_who_still_uploads(site
         site.origin(http)
         answer = await site.request("POST", "/upload", content=bytes(5_000_000))
     assert (answer.status_code, answer.text) == (413, "no")
+
+
+async def test_a_refusal_is_read_by_a_visitor_who_sends_its_whole_body_first(site: kit.Site) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.http)
+    writer.write(f"POST / HTTP/1.1\r\nHost: {kit.NAME}\r\nContent-Length: 9000000\r\n\r\n".encode())
+    for _ in range(9):
+        writer.write(bytes(1_000_000))
+        await writer.drain()
+    await asyncio.sleep(0.1)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 521")
+    writer.close()
 
 
 async def test_the_edge_itself_says_100_continue(live: kit.Site) -> None:
