@@ -1,4 +1,19 @@
-"""The control API, outside Cloudflare's namespace: what a test or a demo reads and sets directly."""
+"""The control API, outside Cloudflare's namespace: what a test or a demo reads and sets directly.
+
+Below /_emulator; changes answer with the new state, bad bodies with 400 {"detail": "sentence"}:
+
+GET    state          zone, settings, dns, edge, token, faults
+PATCH  settings       {"ssl": "full", "websockets": {"value": "on", "editable": false}}, past plan and token
+PUT    dns            [{"type": "A", "name": …, "content": …, "proxied": true}], in place of all records
+PUT    plan           {"plan": "free" | "pro" | "business" | "enterprise"}
+PUT    token          {"status": "active" | "disabled" | "expired"}
+PUT    faults         [{"method", "path" (a regular expression), "times", "status", "headers", "body", "delay"}]
+PATCH  edge           {"idle_seconds": 5, "connect_seconds": 2}, for open tunnels too
+POST   edge/cut       drops every connection of the edge now; {"cut": how many}
+GET    journal        requests below /client/v4: time, method, path, query, body, status; DELETE clears it
+POST   reset          the fresh zone again, same identifier; no journal, no faults
+GET    edge-ca.pem    the authority that visitors trust; origin-ca.pem: the one that Full (strict) accepts
+"""
 
 from __future__ import annotations
 
