@@ -7,7 +7,7 @@ PATCH  settings       {"ssl": "full", "websockets": {"value": "on", "editable": 
 PUT    dns            [{"type": "A", "name": …, "content": …, "proxied": true}], in place of all records
 PUT    plan           {"plan": "free" | "pro" | "business" | "enterprise"}
 PUT    token          {"status": "active" | "disabled" | "expired"}
-PUT    faults         [{"method", "path" (a regular expression), "times", "status", "headers", "body", "delay"}]
+PUT    faults         [{"method", "path" (a regex), "times", "status", "headers", "body", "delay"}]
 PATCH  edge           {"idle_seconds": 5, "connect_seconds": 2}, for open tunnels too
 POST   edge/cut       drops every connection of the edge now; {"cut": how many}
 GET    journal        requests below /client/v4: time, method, path, query, body, status; DELETE clears it
