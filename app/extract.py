@@ -1,8 +1,8 @@
 """Text of one CV, in a process of its own with little time and memory.
 
-Called as `python extract.py KIND PATH`. Prints the text; when the file is at fault it prints a sentence and ends
-with status 3. A file can be made to take hours and gigabytes, or to crash a parser: here it takes only itself
-along, and the caller sees that by the exit status.
+Called as `python extract.py KIND PATH`. Prints the text; when the file is at fault it prints a sentence and
+ends with status 3. A file can be made to take hours and gigabytes, or to crash a parser: here it takes only
+itself along, and the caller sees that by the exit status.
 """
 
 import io
@@ -13,14 +13,15 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-CPU_SECONDS = 20
+CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30
 TEXT_LIMIT = 200_000  # characters; a hundred pages of CV
 PAGES_LIMIT = 100
 OLD_PROGRAMS = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-UNPACKED_LIMIT = 200 << 20  # bytes a DOCX may unpack to
+XML_LIMIT = 20 << 20  # bytes that a DOCX's text may unpack to; images are never unpacked
 PARTS_LIMIT = 2_000
 REFUSED = 3  # exit status
+TOO_MUCH = "Reading the file takes too much time or memory. Export it again in a simpler form."
 
 
 class Refused(Exception):
@@ -30,6 +31,7 @@ class Refused(Exception):
 def pdf(path: Path) -> Iterator[str]:
     """Yield a PDF's pages. Raises Refused."""
     from pypdf import PdfReader
+    from pypdf.errors import LimitReachedError
 
     try:
         reader = PdfReader(path)
@@ -42,6 +44,8 @@ def pdf(path: Path) -> Iterator[str]:
             yield page.extract_text()
     except (Refused, MemoryError):
         raise
+    except LimitReachedError as error:
+        raise Refused(TOO_MUCH) from error
     # pypdf meets broken files with errors of all kinds, not only its own.
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -59,8 +63,9 @@ def docx(path: Path) -> Iterator[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-            if len(parts) > PARTS_LIMIT or sum(part.file_size for part in parts) > UNPACKED_LIMIT:
-                raise Refused("The DOCX unpacks to far more than a CV needs. Save it without large images.")
+            xml = sum(part.file_size for part in parts if not part.filename.startswith("word/media/"))
+            if len(parts) > PARTS_LIMIT or xml > XML_LIMIT:
+                raise Refused(TOO_MUCH)
         document = Document(str(path))
         headers = [section.header for section in document.sections]
         roots = [header._element for header in headers if not header.is_linked_to_previous]
@@ -122,9 +127,7 @@ def main() -> None:
     except Refused as refused:
         answer = str(refused)
     except MemoryError:
-        answer = (
-            "Reading the file takes too much memory. Export it again in a simpler form, without large images."
-        )
+        answer = TOO_MUCH
     else:
         sys.stdout.buffer.write(answer.encode("utf-8", "replace"))
         return

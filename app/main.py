@@ -30,7 +30,7 @@ from app.state import State, state_of
 REDIS_TIMEOUT = 5.0  # seconds that Redis has to answer
 REDIS_QUEUE = 20.0  # seconds that a request waits for the connection
 MAX_FRAME = 65_536  # bytes of a client's message
-GRACE = 10  # seconds at shutdown after which uvicorn waits for nobody
+GRACE = 5  # seconds at shutdown after which uvicorn waits for nobody
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from asyncio import BaseTransport
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from app.rate import Rate
+from app.rate import FLOOD, FLOOD_REASON, Rate
 
 SHUTDOWN_SPREAD = 3.0  # seconds at most over which sockets are closed: clients then don't come all at once
 SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
@@ -33,12 +33,15 @@ class Protocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
     def handle_ping(self) -> None:
-        """Answer, but not a flood: pongs don't wait for the reader."""
-        if self._rate.allow():
+        """Answer, but not a flood: pongs would be queued without regard to a peer that reads none."""
+        if self.close_sent:
+            self.conn.data_to_send()
+        elif self._rate.allow():
             super().handle_ping()
-            return
-        self.conn.fail(4429, "too many pings")
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": 4429, "reason": "too many pings"})
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.transport.close()
+        else:
+            self.conn.data_to_send()
+            self.conn.send_close(FLOOD, FLOOD_REASON)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": FLOOD, "reason": FLOOD_REASON})
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)

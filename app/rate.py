@@ -2,6 +2,8 @@
 
 import time
 
+FLOOD = 4429  # close code
+FLOOD_REASON = "too many messages; do not reconnect at once"
 BURST = 100.0  # messages at once
 PER_SECOND = 10.0  # messages in the long run; the browser sends one in 30 s
 

@@ -123,7 +123,7 @@ def _extract(kind: str, path: Path) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise extract.Refused("Reading the file takes too long. Export it again in a simpler form.") from None
+        raise extract.Refused(extract.TOO_MUCH) from None
     answer = child.stdout.decode("utf-8", "replace")
     if child.returncode == 0:
         return answer
@@ -133,5 +133,5 @@ def _extract(kind: str, path: Path) -> str:
     if child.returncode == extract.REFUSED:
         raise extract.Refused(answer)
     if child.returncode < 0:  # by a signal: out of time, or the parser crashed
-        raise extract.Refused("Reading the file takes too long or fails. Export it again in a simpler form.")
+        raise extract.Refused(extract.TOO_MUCH)
     raise RuntimeError(f"the extractor ended with status {child.returncode}")

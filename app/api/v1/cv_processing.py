@@ -15,14 +15,14 @@ from app import batches, uploads
 from app.api.deps import OwnOrigin, UserId
 from app.events import Event, channel, is_id, stream
 from app.hub import Listener, Unavailable
-from app.rate import Rate
+from app.rate import FLOOD, FLOOD_REASON, Rate
 from app.sessions import COOKIE, InvalidSession, Session
 from app.state import State, state_of
 
-MALFORMED_ID, NO_SESSION, FORBIDDEN, FLOOD = 4400, 4401, 4403, 4429
+MALFORMED_ID, NO_SESSION, FORBIDDEN = 4400, 4401, 4403
 UNSUPPORTED, TRY_AGAIN = 1003, 1013
-JOIN_TIMEOUT = 5.0  # seconds that a new socket waits for Redis
-CLOSE_TIMEOUT = 5.0  # seconds that a slow reader has to take its close code
+JOIN_TIMEOUT = 2.0  # seconds that a new socket waits for Redis
+CLOSE_TIMEOUT = 15.0  # seconds that a slow reader has to take what was sent before, and its close code
 
 PONG = Event("", "", "pong", '{"type":"pong"}')
 HEARTBEAT = Event("", "", "heartbeat", '{"type":"heartbeat"}')
@@ -153,7 +153,7 @@ async def _converse(websocket: WebSocket, listener: Listener, session: Session, 
         if message.get("text") is None:
             raise _Refused(UNSUPPORTED, "send text, not binary")
         if not rate.allow():
-            raise _Refused(FLOOD, "too many messages; do not reconnect at once")
+            raise _Refused(FLOOD, FLOOD_REASON)
         if message["text"] == "ping":
             listener.push(PONG)
 

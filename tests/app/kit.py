@@ -1,0 +1,243 @@
+"""The real thing on free ports: redis-server, the api and the worker, each a process of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import redis
+import redis.asyncio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from app.events import PUBLISH, channel, dump, stream
+from app.sessions import COOKIE, issue
+
+ORIGIN = "https://screen-flow.test"
+REPOSITORY = Path(__file__).parents[2]
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(what: str, probe: Callable[[], T], seconds: float = 20) -> T:
+    """Return the first true answer of `probe`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := probe():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"after {seconds} s not yet: {what}")
+
+
+class Process:
+    """A child that is started, ended and started again."""
+
+    def __init__(self, *arguments: str, log: Path, env: dict[str, str] | None = None) -> None:
+        self.arguments = arguments
+        self.log_file = log
+        self.env = env
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self.child = subprocess.Popen(
+                self.arguments, stdout=log, stderr=log, env=self.env, cwd=REPOSITORY, start_new_session=True
+            )
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End the child, with SIGKILL its own children too; return its status."""
+        assert self.child
+        if how == signal.SIGKILL:
+            os.killpg(self.child.pid, how)
+        else:
+            self.child.send_signal(how)
+        return self.child.wait(30)
+
+    def close(self) -> None:
+        if self.child and self.child.poll() is None:
+            self.end(signal.SIGKILL)
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+class RedisServer(Process):
+    """A Redis whose every write is on disk before it is answered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        super().__init__(
+            *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            log=folder / "redis.log",
+        )
+        self.client = redis.Redis.from_url(self.url, decode_responses=True, client_name="test")
+        self.append = self.client.register_script(PUBLISH)
+
+    def start(self) -> None:
+        super().start()
+
+        def answers() -> bool:
+            with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
+                return bool(self.client.execute_command("PING"))
+            return False
+
+        wait_until("redis-server answers", answers)
+
+    def publish(self, user: str, *numbers: int, **fields: Any) -> list[str]:
+        """Publish events with these numbers in one go; return their ids."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for number in numbers:
+                event = {"type": "cv_progress", "time": "now", "number": number, **fields}
+                self.append(keys=[stream(user)], args=[channel(user), dump(event)], client=pipe)
+            return list(pipe.execute())
+
+    def cut(self) -> int:
+        """Cut everybody's connections but ours. Return how many there were."""
+        clients = self.client.client_list()
+        theirs = [client["id"] for client in clients if client["name"] != "test"]
+        return sum(int(self.client.execute_command("CLIENT", "KILL", "ID", ident)) for ident in theirs)
+
+    def listeners(self, user: str) -> int:
+        """Return how many processes are subscribed to the user's events."""
+        return int(self.client.execute_command("PUBSUB", "NUMSUB", channel(user))[1])
+
+
+@dataclass
+class Site:
+    """The api, the worker beside it, and what a client needs. Neither is started."""
+
+    redis: RedisServer
+    folder: Path
+    env: dict[str, str]
+    port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        self.uploads = self.folder / "uploads"
+        self.keys = self.folder / "keys"
+        self.url = f"http://127.0.0.1:{self.port}"
+        python = (sys.executable, "-m")
+        self.api = Process(
+            *python, *("app.main", "--host", "127.0.0.1", "--port", str(self.port)),
+            log=self.folder / "api.log", env=self.env,
+        )  # fmt: skip
+        self.worker = Process(
+            *python, *("dramatiq", "app.worker", "--processes", "1", "--threads", "2"),
+            log=self.folder / "worker.log", env=self.env,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the api and wait until it is ready."""
+        self.api.start()
+        wait_until("the api is ready", self.ready)
+
+    def ready(self) -> bool:
+        assert self.api.child and self.api.child.poll() is None, self.api.log()
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        return False
+
+    def memory(self) -> int:
+        """Return the bytes that the api holds in memory."""
+        assert self.api.child
+        pages = Path(f"/proc/{self.api.child.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def cookie(self, user: str, ttl: float = 600, key: str | None = None) -> str:
+        return f"{COOKIE}={issue(key or self.keys.read_text().split()[0], user, ttl)}"
+
+    def http(self, user: str) -> httpx.Client:
+        return httpx.Client(
+            base_url=f"{self.url}/api/v1/cv-processing", headers={"Cookie": self.cookie(user)}, timeout=20
+        )
+
+    def socket(
+        self,
+        user: str,
+        last: str | None = None,
+        *,
+        cookie: str | None = None,
+        origin: str | None = ORIGIN,
+        **more: Any,
+    ) -> connect:
+        """Return a WebSocket of the user's, by default with the user's own session."""
+        headers = {"Cookie": self.cookie(user) if cookie is None else cookie}
+        if origin is not None:
+            headers["Origin"] = origin
+        return connect(
+            f"ws://127.0.0.1:{self.port}/api/v1/cv-processing/ws/{user}"
+            + ("" if last is None else f"?last_event_id={last}"),
+            additional_headers=headers,
+            compression=None,
+            proxy=None,
+            **more,
+        )
+
+
+async def receive(connection: ClientConnection, seconds: float = 10) -> dict[str, Any]:
+    """Return the next message that is no heartbeat."""
+    async with asyncio.timeout(seconds):
+        while True:
+            message = json.loads(await connection.recv())
+            if message != {"type": "heartbeat"}:
+                return dict(message)
+
+
+async def numbers(connection: ClientConnection, until: int, seconds: float = 10) -> list[int]:
+    """Return the numbers of the events that come, up to the one numbered `until`."""
+    found: list[int] = []
+    async with asyncio.timeout(seconds):
+        while not found or found[-1] != until:
+            found.append((await receive(connection))["number"])
+    return found
+
+
+async def close_code(connection: ClientConnection, seconds: float = 10) -> int | None:
+    """Return the code that the server closes with."""
+    async with asyncio.timeout(seconds):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await connection.recv()
+    return connection.close_code
+
+
+def make_site(redis_server: RedisServer, folder: Path, **env: str) -> Site:
+    """Return a site with keys and folders of its own."""
+    for name in ("uploads", "tmp", "page"):
+        (folder / name).mkdir()
+    for name in ("keys", "probe"):
+        (folder / name).write_text(secrets.token_hex(32) + "\n")
+    return Site(
+        redis_server,
+        folder,
+        {
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(folder / "tmp"),
+            "APP_REDIS_URL": redis_server.url,
+            "APP_UPLOAD_DIR": str(folder / "uploads"),
+            "APP_ALLOWED_ORIGINS": ORIGIN,
+            "APP_SESSION_KEYS_FILE": str(folder / "keys"),
+            "APP_PROBE_KEY_FILE": str(folder / "probe"),
+            "APP_FRONTEND_DIR": str(folder / "page"),
+            "APP_LOG_LEVEL": "DEBUG",
+            **env,
+        },
+    )

@@ -1,0 +1,193 @@
+"""No event is lost, none comes twice, and what can't be given whole is replaced by a snapshot."""
+
+import asyncio
+import json
+import random
+import signal
+
+from app.events import stream
+from tests.app.kit import Site, close_code, numbers, receive, wait_until
+
+
+async def test_live_event_has_the_published_shape(site: Site, user: str) -> None:
+    subscriber = site.redis.client.pubsub()
+    subscriber.subscribe(f"user:{user}:events")
+    async with site.socket(user) as connection:
+        [event_id] = site.redis.publish(user, 1)
+        assert await receive(connection) == {
+            "id": event_id,
+            "type": "cv_progress",
+            "time": "now",
+            "number": 1,
+        }
+    # The guide's SUBSCRIBE shows the same.
+    messages = [subscriber.get_message(timeout=1) for _ in range(2)]
+    assert messages[1] and json.loads(messages[1]["data"])["id"] == event_id
+    subscriber.close()
+
+
+async def test_replay_is_whole_in_order_and_once(site: Site, user: str) -> None:
+    ids = site.redis.publish(user, *range(10))
+    async with site.socket(user, ids[3]) as connection:
+        site.redis.publish(user, 10)
+        assert await numbers(connection, 10) == [4, 5, 6, 7, 8, 9, 10]
+
+
+async def test_replay_from_an_empty_history(site: Site, user: str) -> None:
+    with site.http(user) as http:
+        last = http.get("/batches").json()["last_event_id"]
+    site.redis.publish(user, 1, 2)
+    async with site.socket(user, last) as connection:
+        assert await numbers(connection, 2) == [1, 2]
+
+
+async def test_replay_meets_live_without_gap_or_repetition(site: Site, user: str) -> None:
+    """Clients come at any moment of a busy stream, with any last id."""
+    ids = site.redis.publish(user, *range(100))
+    done = asyncio.Event()
+
+    async def publish() -> None:
+        for number in range(100, 400):
+            ids.extend(await asyncio.to_thread(site.redis.publish, user, number))
+            await asyncio.sleep(0)
+        done.set()
+
+    async def follow() -> None:
+        await asyncio.sleep(random.uniform(0, 0.3))
+        begin = random.randrange(len(ids))
+        async with site.socket(user, ids[begin]) as connection:
+            assert await numbers(connection, 399, seconds=20) == list(range(begin + 1, 400))
+
+    await asyncio.gather(publish(), *(follow() for _ in range(20)))
+    assert done.is_set()
+
+
+async def test_cut_redis_connections_lose_nothing(site: Site, user: str) -> None:
+    """Events are published while all of the api's connections are cut again and again; the socket stays."""
+    async with site.socket(user) as connection:
+
+        async def publish() -> None:
+            for number in range(300):
+                await asyncio.to_thread(site.redis.publish, user, number)
+
+        async def cut() -> int:
+            cuts = 0
+            while not publishing.done():
+                cuts += await asyncio.to_thread(site.redis.cut)
+                await asyncio.sleep(0.05)
+            return cuts
+
+        publishing = asyncio.create_task(publish())
+        assert await cut() > 1
+        assert await numbers(connection, 299, seconds=15) == list(range(300))
+
+
+async def test_last_event_before_a_cut_comes_without_a_next_one(site: Site, user: str) -> None:
+    """The gap must show by itself: there may be no later event to tell of it."""
+    async with site.socket(user) as connection:
+        with site.redis.client.pipeline(transaction=True) as pipe:
+            pipe.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            site.redis.append(
+                keys=[stream(user)],
+                args=[f"user:{user}:events", '{"type":"cv_progress","time":"now","number":1}'],
+                client=pipe,
+            )
+            pipe.execute()
+        assert await numbers(connection, 1) == [1]
+
+
+async def test_redis_restart_loses_nothing(own_site: Site, user: str) -> None:
+    own_site.start()
+    redis = own_site.redis
+    async with own_site.socket(user) as connection:
+        redis.publish(user, 1, 2)
+        assert await numbers(connection, 2) == [1, 2]
+        redis.publish(user, 3)
+        redis.end(signal.SIGKILL)
+        assert not own_site.ready()
+        redis.start()
+        redis.publish(user, 4)  # before the hub is back
+        assert await numbers(connection, 4) == [3, 4]
+        redis.publish(user, 5)
+        assert await numbers(connection, 5) == [5]
+        wait_until("the api is ready again", own_site.ready)
+
+
+async def test_new_client_during_an_outage_is_told_to_come_again(own_site: Site, user: str) -> None:
+    own_site.start()
+    [last] = own_site.redis.publish(user, 1)
+    own_site.redis.end(signal.SIGKILL)
+    async with own_site.socket(user, last) as connection:
+        assert await close_code(connection) == 1013
+    own_site.redis.start()
+    own_site.redis.publish(user, 2)
+    async with own_site.socket(user, last) as connection:
+        assert await numbers(connection, 2) == [2]
+
+
+async def test_redis_without_memory_means_resync(own_site: Site, user: str) -> None:
+    """All data is gone while nobody can see it happen, and nothing is published afterwards."""
+    own_site.start()
+    redis = own_site.redis
+    async with own_site.socket(user) as connection:
+        redis.publish(user, 1)
+        assert await numbers(connection, 1) == [1]
+        redis.end(signal.SIGKILL)
+        for file in (own_site.folder / "appendonlydir").iterdir():
+            file.unlink()
+        redis.start()
+        message = await receive(connection)
+        assert message == {"type": "resync", "snapshot": {"last_event_id": "0-0", "batches": []}}
+        redis.publish(user, 2)
+        assert await numbers(connection, 2) == [2]
+
+
+async def test_lost_history_means_resync(site: Site, user: str) -> None:
+    ids = site.redis.publish(user, 1, 2)
+    async with site.socket(user) as live:
+        site.redis.client.delete(stream(user))
+        async with site.socket(user, ids[0]) as resumed:
+            assert (await receive(resumed))["type"] == "resync"
+            # The one that was there before learns of it, too, and both go on.
+            assert (await receive(live))["type"] == "resync"
+            site.redis.publish(user, 3)
+            assert await numbers(resumed, 3) == [3]
+            assert await numbers(live, 3) == [3]
+
+
+async def test_rolled_back_history_means_resync(site: Site, user: str) -> None:
+    """Redis came back without its last second: the client knows more than Redis."""
+    ids = site.redis.publish(user, 1, 2, 3)
+    site.redis.client.xdel(stream(user), ids[2])
+    async with site.socket(user, ids[2]) as connection:
+        message = await receive(connection)
+        assert message["type"] == "resync"
+        assert message["snapshot"]["last_event_id"] == ids[1]
+
+
+async def test_ten_thousand_missed_events_are_a_snapshot(site: Site, user: str) -> None:
+    first, *ids = site.redis.publish(user, *range(10_000))
+    assert site.redis.client.xlen(stream(user)) < 1_200
+    before = site.memory()
+    async with site.socket(user, first) as connection:
+        assert (await receive(connection))["type"] == "resync"
+        site.redis.publish(user, 10_000)
+        assert await numbers(connection, 10_000) == [10_000]
+    async with site.socket(user, ids[-501]) as connection:
+        assert await numbers(connection, 10_000) == list(range(9_500, 10_001))
+    assert site.memory() - before < 32 << 20
+
+
+async def test_snapshot_and_replay_meet(site: Site, user: str) -> None:
+    """What a snapshot shows and the events after its id are the whole story, at any moment."""
+    with site.http(user) as http:
+        http.post("/batches", files=[("files", (f"{n}.txt", b"Ada Lovelace")) for n in range(5)])
+        for _ in range(10):
+            snapshot = http.get("/batches").json()
+            shown = {cv["cv_id"]: cv["progress"] for cv in snapshot["batches"][0]["cvs"]}
+            async with site.socket(user, snapshot["last_event_id"]) as connection:
+                while min(shown.values()) < 100:
+                    event = await receive(connection)
+                    if event["type"] == "cv_progress":
+                        assert event["progress"] > shown[event["cv_id"]]
+                        shown[event["cv_id"]] = event["progress"]

@@ -1,0 +1,79 @@
+"""A bad environment ends the process with a sentence that names the variable, its value and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, WorkerSettings, load
+from tests.app.kit import ORIGIN
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("APP_UPLOAD_DIR", str(tmp_path))
+    monkeypatch.setenv("APP_ALLOWED_ORIGINS", f"{ORIGIN},https://screen-flow.test:8443")
+    monkeypatch.setenv("APP_SESSION_KEYS_FILE", str(tmp_path / "keys"))
+
+
+def test_good_environment() -> None:
+    assert load(Settings).allowed_origins == (ORIGIN, "https://screen-flow.test:8443")
+
+
+def test_defaults_are_the_guides(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(Settings)
+    assert settings.upload_max_bytes == 50 * 2**20
+    assert settings.heartbeat_seconds == 30
+    assert settings.demo_sign_in is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("APP_HEARTBEAT_SECONDS", "0", "below the edge's idle time"),
+        ("APP_HEARTBEAT_SECONDS", "100", "below the edge's idle time"),
+        ("APP_HEARTBEAT_SECONDS", "half a minute", "below the edge's idle time"),
+        ("APP_UPLOAD_MAX_BYTES", "50M", "a number of bytes"),
+        ("APP_UPLOAD_DIR", "/nowhere", "a folder"),
+        ("APP_ALLOWED_ORIGINS", "", "the site's own origins"),
+        ("APP_ALLOWED_ORIGINS", "*", "the site's own origins"),
+        ("APP_ALLOWED_ORIGINS", f"{ORIGIN}/", "the site's own origins"),
+        ("APP_ALLOWED_ORIGINS", f"{ORIGIN}:443", "the site's own origins"),
+        ("APP_ALLOWED_ORIGINS", f"{ORIGIN},", "the site's own origins"),
+        ("APP_LOG_LEVEL", "LOUD", "DEBUG, INFO"),
+        ("APP_PHONE_REGION", "Germany", "as in DE"),
+        ("APP_DEMO_SIGN_IN", "perhaps", "true or false"),
+        ("APP_SESSION_JWKS_URL", "ftp://x", "https://"),
+    ],
+)
+def test_bad_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as error:
+        load(Settings)
+    sentence = str(error.value)
+    assert name in sentence and repr(value) in sentence and remedy in sentence
+
+
+def test_password_of_redis_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_REDIS_URL", "rediss//:hunter2@redis")
+    with pytest.raises(SystemExit) as error:
+        load(WorkerSettings)
+    assert "APP_REDIS_URL" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["", "https://sign-in.example/jwks"])
+def test_exactly_one_source_of_sessions(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    if url:
+        monkeypatch.setenv("APP_SESSION_JWKS_URL", url)
+    else:
+        monkeypatch.delenv("APP_SESSION_KEYS_FILE")
+    with pytest.raises(SystemExit, match="exactly one of APP_SESSION_KEYS_FILE and APP_SESSION_JWKS_URL"):
+        load(Settings)
+
+
+def test_demo_sign_in_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APP_SESSION_KEYS_FILE")
+    monkeypatch.setenv("APP_SESSION_JWKS_URL", "https://sign-in.example/jwks")
+    monkeypatch.setenv("APP_DEMO_SIGN_IN", "true")
+    with pytest.raises(SystemExit, match="APP_DEMO_SIGN_IN=true"):
+        load(Settings)
