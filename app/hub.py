@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from starlette.websockets import WebSocketDisconnect
 
 from app.batches import SNAPSHOT, listing_key, snapshot_from
 from app.events import (
@@ -44,7 +45,7 @@ class Unavailable(Exception):
 
 
 class Listener:
-    """One socket's bounded queue. It has a task only while something waits to be sent."""
+    """One socket's bounded queue. It exists, with a task, only while something waits to be sent."""
 
     __slots__ = (
         "_queue",
@@ -63,7 +64,7 @@ class Listener:
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.overflowed = False
         self.on_overflow: Callable[[], None] | None = None
-        self._queue: deque[Event] = deque()
+        self._queue: deque[Event] | None = None
         self._send: Callable[[str], Awaitable[None]] | None = None
         self._writer: asyncio.Task[None] | None = None
 
@@ -76,6 +77,8 @@ class Listener:
         """Queue events; when the reader is too slow for them, drop all and report the overflow."""
         if self.overflowed:
             return
+        if self._queue is None:
+            self._queue = deque()
         self._queue.extend(events)
         if len(self._queue) > QUEUE_LIMIT:
             self.overflowed = True
@@ -87,12 +90,12 @@ class Listener:
 
     def replace(self, event: Event) -> None:
         """Queue an event that makes all earlier ones meaningless."""
-        self._queue.clear()
+        self._queue = None
         self.push(event)
 
     def close(self) -> None:
         """Send nothing more and let go of everything queued."""
-        self._queue.clear()
+        self._queue = None
         self._send = None
         if self._writer:
             self._writer.cancel()
@@ -108,7 +111,10 @@ class Listener:
                 await send(event.text)
                 if event.id:
                     logger.debug("Forwarded %s event to WebSocket", event.type)
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # gone or closing; whoever receives from the socket learns of it
         finally:
+            self._queue = None
             self._writer = None
 
 

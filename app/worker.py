@@ -8,13 +8,14 @@ import logging
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import AgeLimit, Middleware, Retries, TimeLimit, TimeLimitExceeded
+from dramatiq.middleware import Middleware, Retries, TimeLimit, TimeLimitExceeded
 from redis.exceptions import RedisError
 
 from app import extract
@@ -22,6 +23,7 @@ from app.analyse import analyse
 from app.batches import ACTOR, QUEUE, Progress
 from app.settings import WorkerSettings, load
 
+UPLOAD_SECONDS = 86_400  # after which nobody waits for an unprocessed upload any more
 HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a word after which another worker takes a worker's jobs
 IDLE_WAIT = 200  # milliseconds at most between looks at an empty queue
 TIME_LIMIT = 120_000  # milliseconds for one CV
@@ -46,8 +48,11 @@ class Alive(Middleware):
     """Leaves the worker's name for the health check."""
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Write the file."""
+        """Write the file, and remove uploads whose jobs were lost with Redis."""
         assert isinstance(broker, Broker)
+        for upload in settings.upload_dir.iterdir():
+            if upload.stat().st_mtime < time.time() - UPLOAD_SECONDS:
+                upload.unlink(missing_ok=True)
         ALIVE_DIR.mkdir(exist_ok=True)
         (ALIVE_DIR / broker.broker_id).touch()
 
@@ -63,7 +68,6 @@ broker = Broker(  # type: ignore[no-untyped-call]
     # Look for jobs of killed workers each time; by default it is one time in a thousand.
     maintenance_chance=1_000_000,
     middleware=[
-        AgeLimit(),
         TimeLimit(time_limit=TIME_LIMIT),
         # Only a lost Redis makes a job fail; it is tried until Redis is back.
         Retries(max_retries=1_000_000, min_backoff=1_000, max_backoff=30_000),

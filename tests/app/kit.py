@@ -156,10 +156,10 @@ class Site:
         return False
 
     def memory(self) -> int:
-        """Return the bytes that the api holds in memory."""
+        """Return the most bytes that the api has held in memory at once."""
         assert self.api.child
-        pages = Path(f"/proc/{self.api.child.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        status = Path(f"/proc/{self.api.child.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
     def cookie(self, user: str, ttl: float = 600, key: str | None = None) -> str:
         return f"{COOKIE}={issue(key or self.keys.read_text().split()[0], user, ttl)}"

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import io
+import os
 import signal
 import socket
 import zipfile
@@ -193,6 +194,9 @@ async def test_killed_worker_finishes_once(site: Site, user: str) -> None:
         while not events or events[-1].get("status") != "extracting":
             events.append(await receive(connection))
         site.worker.end(signal.SIGKILL)
+        lost = site.uploads / "lost-by-redis"
+        lost.touch()
+        os.utime(lost, (0, 0))
         site.worker.start()
         while events[-1]["type"] != "batch_progress" or events[-1]["status"] != "done":
             events.append(await receive(connection, seconds=20))
@@ -202,6 +206,7 @@ async def test_killed_worker_finishes_once(site: Site, user: str) -> None:
     statuses = [event["status"] for event in events if event["type"] == "cv_progress"]
     assert statuses == ["queued", "extracting", "analysing", "done"]
     assert finished(site, user, answer.json()["batch_id"])["done"] == 1
+    assert not lost.exists()
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,32 @@ async def test_last_event_before_a_cut_comes_without_a_next_one(site: Site, user
         assert await numbers(connection, 1) == [1]
 
 
+async def test_event_that_was_never_published_comes_before_its_successor(site: Site, user: str) -> None:
+    async with site.socket(user) as connection:
+        [first] = site.redis.publish(user, 1)
+        event = '{"type":"cv_progress","time":"now","number":2}'
+        site.redis.client.xadd(stream(user), {"previous": first, "event": event})
+        site.redis.publish(user, 3)
+        assert await numbers(connection, 3) == [1, 2, 3]
+
+
+async def test_event_during_a_replay_comes_without_a_next_one(site: Site, user: str) -> None:
+    """It may be published after the replay was read, and heard of before the answer is there."""
+    [last] = site.redis.publish(user, 0)
+    async with site.socket(user) as live:
+
+        async def resume(last: str) -> None:
+            async with site.socket(user, last):
+                pass
+
+        for number in range(1, 300):
+            joining = asyncio.create_task(resume(last))
+            await asyncio.sleep(random.uniform(0, 0.006))
+            [last] = await asyncio.to_thread(site.redis.publish, user, number)
+            assert await numbers(live, number, seconds=2) == [number]
+            await joining
+
+
 async def test_redis_restart_loses_nothing(own_site: Site, user: str) -> None:
     own_site.start()
     redis = own_site.redis
