@@ -58,7 +58,13 @@ class Process:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self.child = subprocess.Popen(
-                self.arguments, stdout=log, stderr=log, env=self.env, cwd=REPOSITORY, start_new_session=True
+                # Ends with us, also when we are killed.
+                ("setpriv", "--pdeathsig", "TERM", "--", *self.arguments),
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                cwd=REPOSITORY,
+                start_new_session=True,
             )
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
