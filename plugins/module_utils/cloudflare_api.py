@@ -10,9 +10,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,11 +28,12 @@ except ImportError:
     SDK_PROBLEM = traceback.format_exc()
 
 API_BASE_URL = "https://api.cloudflare.com/client/v4"
-# Each request is tried three times. The SDK waits up to 8 s between two tries, or up to 60 s where Cloudflare
-# asks for it.
+# What fails by no fault of ours is tried three times; the SDK waits up to 8 s between two tries.
 RETRIES = 2
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+# Cloudflare's rate limit blocks for 5 minutes; its documentation says so, not each of its answers.
+BLOCK_SECONDS = 300
 
 # The token is malformed or not known. 9109 and 10000 are also said of a valid token without permission.
 TOKEN_CODES = {1000, 6111, 9103, 9106, 9109, 10000}
@@ -70,6 +73,8 @@ class Call:
     body: Mapping[str, Any] | None = None
     refusals: Mapping[int, str] = field(default_factory=dict)
     """Cloudflare's error code -> cause and remedy, for codes that mean something only here."""
+    retries: int = RETRIES
+    """How often it is sent again when no answer tells whether it was done; 0 for what must happen once."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class Reply:
     text: str
     content_type: str = ""
     retry_after: str = ""
+
+    def asked_wait(self) -> int:
+        """Return for how many seconds Cloudflare asks to wait; its rate limit's whole block where untold."""
+        return int(self.retry_after) if self.retry_after.isdecimal() else BLOCK_SECONDS
 
     def envelope(self) -> dict[str, Any] | None:
         """Return Cloudflare's JSON object {success, errors, messages, result}, or None when it is none."""
@@ -111,6 +120,8 @@ def api_arguments() -> dict[str, dict[str, Any]]:
         "api_base_url": {"type": "str", "default": API_BASE_URL},
         "zone": {"type": "str"},
         "zone_id": {"type": "str"},
+        "wait_seconds": {"type": "int", "default": 900},
+        "progress_file": {"type": "path"},
     }
 
 
@@ -150,19 +161,42 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-class CloudflareApi:
-    """Cloudflare's v4 API for one token. Every method raises CloudflareFailure and nothing else."""
+def keep_rate_limit(response: httpx.Response) -> None:
+    """Let the SDK hand on a 429 at once: it would wait unseen, and never longer than 60 s."""
+    if response.status_code == 429:
+        response.headers["x-should-retry"] = "false"
 
-    def __init__(self, token: str, base_url: str = API_BASE_URL) -> None:
+
+class CloudflareApi:
+    """Cloudflare's v4 API for one token. Every method raises CloudflareFailure and nothing else.
+
+    `wait_seconds` bounds what all its calls together wait for the rate limit; `tell` is given a sentence
+    before each wait.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        base_url: str = API_BASE_URL,
+        wait_seconds: float = 0,
+        tell: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         check_access(token, base_url)
         self.base_url = base_url
+        self.calls = 0
+        """How many requests were sent, those again not counted."""
+        self._patience = wait_seconds
+        self._tell = tell
         self._client = cloudflare.Cloudflare(
             api_token=token,
             base_url=base_url,
             max_retries=RETRIES,
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            # A redirect would turn a PATCH into a GET; it says that the address is wrong.
-            http_client=cloudflare.DefaultHttpxClient(follow_redirects=False),
+            http_client=cloudflare.DefaultHttpxClient(
+                # A redirect would turn a PATCH into a GET; it says that the address is wrong.
+                follow_redirects=False,
+                event_hooks={"response": [keep_rate_limit]},
+            ),
         )
         # The SDK also reads these from the environment and then drops the token without a word.
         self._client.api_email = self._client.api_key = self._client.user_service_key = None
@@ -225,7 +259,23 @@ class CloudflareApi:
         return "refused" if reply.status in (400, 401, 403) else ""
 
     def _send(self, call: Call) -> Reply:
-        arguments: dict[str, Any] = {"cast_to": httpx.Response, "options": {"params": dict(call.query)}}
+        """Return the answer, after the waits for the rate limit that it took."""
+        self.calls += 1
+        while True:
+            reply = self._send_once(call)
+            wait = reply.asked_wait()
+            if reply.status != 429 or wait > self._patience:
+                return reply
+            self._patience -= wait
+            self._tell(
+                f"Cloudflare's rate limit is reached: waiting {wait} s, as it asks, to {call.what}; then "
+                f"{self._patience:g} s of patience are left."
+            )
+            time.sleep(wait)
+
+    def _send_once(self, call: Call) -> Reply:
+        options = {"params": dict(call.query), "max_retries": call.retries}
+        arguments: dict[str, Any] = {"cast_to": httpx.Response, "options": options}
         if call.body is not None:
             arguments["body"] = call.body
         try:
@@ -233,9 +283,10 @@ class CloudflareApi:
         except cloudflare.APIStatusError as error:
             response = error.response
         except cloudflare.APITimeoutError:
+            often = f", {call.retries + 1} times over" if call.retries else ""
             raise CloudflareFailure(
-                f"Can't {call.what}: {self.base_url} gave no answer in {ANSWER_SECONDS:g} s, {RETRIES + 1} "
-                "times over; look at www.cloudflarestatus.com and at the network, then run again."
+                f"Can't {call.what}: {self.base_url} gave no answer in {ANSWER_SECONDS:g} s{often}; look at "
+                "www.cloudflarestatus.com and at the network, then run again."
             ) from None
         except cloudflare.APIConnectionError as error:
             raise CloudflareFailure(
@@ -289,14 +340,14 @@ def explain(
     quoted = f" Cloudflare says: {said}." if said else ""
     start = f"Can't {call.what}: "
     if reply.status == 429:
-        wait = f"{reply.retry_after} s" if reply.retry_after.isdecimal() else "5 minutes"
         return (
-            start
-            + f"Cloudflare's rate limit is reached (1200 requests in 5 minutes); run again in {wait}.{quoted}"
+            start + "Cloudflare's rate limit is reached (1200 requests in 5 minutes), and it asks for more "
+            f"waiting than wait_seconds has left; run again in {reply.asked_wait()} s, or raise wait_seconds."
+            + quoted
         )
     if reply.envelope() is None:
         if reply.status >= 500:
-            return start + trouble(reply.status)
+            return start + trouble(call, reply)
         return unusable(call.what, base_url, reply)
     for code in codes & call.refusals.keys():
         return start + call.refusals[code] + quoted
@@ -307,7 +358,7 @@ def explain(
     if reply.status == 404 or codes & ROUTE_CODES:
         return start + f"Cloudflare knows nothing at {call.path}; correct zone_id or the name in it.{quoted}"
     if reply.status >= 500:
-        return start + trouble(reply.status) + quoted
+        return start + trouble(call, reply) + quoted
     return (
         start + f"Cloudflare refuses it (HTTP {reply.status}); correct what it names and run again.{quoted}"
     )
@@ -331,11 +382,12 @@ def token_cause(needs: str, status: str) -> str:
     return f"the API token is wrong or lacks a permission; {permit}, or {renew}."
 
 
-def trouble(status: int) -> str:
+def trouble(call: Call, reply: Reply) -> str:
     """Return cause and remedy for HTTP 5xx, after the retries."""
+    often = f", {call.retries + 1} times over" if call.retries else ""
     return (
-        f"Cloudflare's API is in trouble (HTTP {status}, {RETRIES + 1} times over); look at "
-        "www.cloudflarestatus.com and run again later."
+        f"Cloudflare's API is in trouble (HTTP {reply.status}{often}); look at www.cloudflarestatus.com and "
+        "run again later."
     )
 
 
@@ -358,9 +410,23 @@ def require_sdk(module: AnsibleModule) -> None:
         module.fail_json(msg=missing_required_lib("cloudflare"), exception=SDK_PROBLEM)
 
 
+def open_api(module: AnsibleModule) -> CloudflareApi:
+    """Return the client for the common arguments; raises CloudflareFailure."""
+    progress = module.params["progress_file"]
+
+    def tell(sentence: str) -> None:
+        module.warn(sentence)
+        if progress:
+            with Path(progress).open("a") as lines:
+                lines.write(sentence + "\n")
+
+    given = module.params
+    return CloudflareApi(given["api_token"], given["api_base_url"], given["wait_seconds"], tell)
+
+
 def open_zone(module: AnsibleModule) -> tuple[CloudflareApi, Zone]:
     """Return client and zone for the common arguments; raises CloudflareFailure."""
-    api = CloudflareApi(module.params["api_token"], module.params["api_base_url"])
+    api = open_api(module)
     zone_id = module.params["zone_id"]
     if zone_id is None:
         return api, api.find_zone(module.params["zone"])

@@ -40,6 +40,15 @@ options:
     description: Address of the API. Only on this machine itself may it begin with http://.
     type: str
     default: https://api.cloudflare.com/client/v4
+  wait_seconds:
+    description:
+      - How long all waits for Cloudflare's rate limit may last together, in seconds. Each is as long as
+        Cloudflare asks for.
+    type: int
+    default: 900
+  progress_file:
+    description: File that takes a sentence before each wait; the project's action plugin shows it at once.
+    type: path
 requirements:
   - cloudflare 5.9.0, where the module runs
 attributes:
