@@ -29,14 +29,24 @@ def location(text: str, path: str) -> str:
         "send_timeout 300s;",
         "proxy_set_header Host $host;",
         "proxy_set_header X-Real-IP $remote_addr;",
-        "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
         "proxy_set_header X-Forwarded-Proto $scheme;",
         "proxy_http_version 1.1;",
-        "proxy_set_header Upgrade $http_upgrade;",
         "proxy_set_header Connection $connection_upgrade;",
     ],
 )
 def test_the_server_has_the_guide_s_directive(site, directive):
+    assert f"    {directive}\n" in site.split("\n    location ")[0]
+
+
+@pytest.mark.parametrize(
+    "directive",
+    [
+        # The guide's $proxy_add_x_forwarded_for passes on what a visitor wrote, $http_upgrade any protocol.
+        "proxy_set_header X-Forwarded-For $remote_addr;",
+        "proxy_set_header Upgrade $upgrade;",
+    ],
+)
+def test_the_server_differs_from_the_guide_where_that_is_safer(site, directive):
     assert f"    {directive}\n" in site.split("\n    location ")[0]
 
 
@@ -75,6 +85,43 @@ def test_connections_have_the_files_they_need(render):
     text = render("nginx", "nginx.conf.j2", nginx_worker_connections=10)
     assert "worker_connections 10;" in text
     assert "worker_rlimit_nofile 20;" in text
+
+
+TIMEOUTS = ("keepalive_timeout", "client_body_timeout", "client_header_timeout")
+
+
+@pytest.mark.parametrize(("only_edge", "seconds"), [(False, (75, 60, 10)), (True, (7200, 7200, 7200))])
+def test_clients_get_the_guide_s_patience_only_behind_a_firewall(render, only_edge, seconds):
+    text = render("nginx", "nginx.conf.j2", nginx_only_edge_connects=only_edge)
+    assert tuple(int(re.search(rf"    {name} (\d+)s;", text).group(1)) for name in TIMEOUTS) == seconds
+
+
+def test_nobody_is_believed_by_default(render):
+    text = render("nginx", "nginx.conf.j2")
+    assert "real_ip_header" not in text
+    ranges = ["192.0.2.0/24", "2001:db8::/32"]
+    text = render("nginx", "nginx.conf.j2", nginx_real_ip_ranges=ranges)
+    assert re.findall(r"set_real_ip_from (.*);", text) == ranges
+
+
+def test_limits_can_be_off(render):
+    off = dict.fromkeys(
+        (
+            "nginx_handshake_rate",
+            "nginx_handshake_connections",
+            "nginx_upload_rate",
+            "nginx_upload_connections",
+        ),
+        0,
+    )
+    text = render("nginx", "nginx.conf.j2", **off) + render("nginx", "site.conf.j2", **off)
+    assert not re.search(r"limit_(req|conn)(_zone)? .*zone|limit_conn ", text)
+
+
+def test_the_catch_all_site_has_no_other_default(render):
+    assert "default_server" not in render("nginx", "site.conf.j2")
+    text = render("nginx", "site.conf.j2", nginx_server_names=["www.example.com"])
+    assert text.count("default_server") == 4
 
 
 def test_nothing_is_included_by_a_pattern(render):

@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
         body = json.dumps({"version": self.request_version, **self.headers}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
+        for header in filter(None, self.path.partition("?")[2].split("&")):
+            self.send_header(*header.split("=", 1))
         self.end_headers()
         self.wfile.write(body)
     def do_POST(self):
@@ -25,17 +29,32 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Echo).serve_forever()
 """
+# Sends one request `times` times and prints [status, headers, body] of the last answer, and each status.
 REQUEST = """
-import http.client, json, ssl, sys
-port, path, headers, size = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-if port == 443:
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=ssl._create_unverified_context())
-else:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-connection.request("POST" if size else "GET", path, body=b"x" * size or None, headers=headers)
-answer = connection.getresponse()
-print(json.dumps([answer.status, answer.read().decode()]))
+import http.client, json, socket, ssl, sys
+asked = json.loads(sys.argv[1])
+context = ssl._create_unverified_context()
+if asked["certificate"]:
+    context.load_cert_chain(asked["certificate"])
+statuses = []
+for _ in range(asked["times"]):
+    connection = http.client.HTTPConnection(asked["headers"]["Host"], asked["port"])
+    connection.sock = socket.create_connection((asked["to"], asked["port"]), 5, (asked["source"], 0))
+    if asked["port"] == 443:
+        connection.sock = context.wrap_socket(connection.sock, server_hostname=asked["name"])
+    body = b"x" * asked["size"] or None
+    connection.request("POST" if body else "GET", asked["path"], body=body, headers=asked["headers"])
+    answer = connection.getresponse()
+    statuses.append(answer.status)
+    seen = [answer.status, dict(answer.getheaders()), answer.read().decode()]
+print(json.dumps([seen, statuses]))
 """
+NAME = "screen-flow.localhost"
+SITE = f"https://{NAME}:{os.environ['TESTBED_PORT_HTTPS']}"
+SOCKET = "/api/v1/cv-processing/ws/ada"
+HANDSHAKE = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": SITE}
+# See converge.yml: this address stands for the edge, all others for somebody else.
+EDGE, OTHER = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +66,41 @@ def upstream(host):
     host.run_expect([0], "systemctl stop echo")
 
 
-def request(host, port, path, headers=None, size=0):
-    """Send one request from inside the server; return (status, body)."""
-    headers = {"Host": "screen-flow.localhost", **(headers or {})}
-    command = host.run_expect(
-        [0], "python3 -c %s %s %s %s %s", REQUEST, str(port), path, json.dumps(headers), str(size)
-    )
-    return json.loads(command.stdout)
+def ask(host, port, path="/", headers=None, **other):
+    """Send a request from inside the server; return the finished process."""
+    asked = {
+        "port": port,
+        "path": path,
+        "headers": {"Host": NAME, **(headers or {})},
+        "name": NAME,
+        "size": 0,
+        "to": "127.0.0.1",
+        "source": "127.0.0.1",
+        "times": 1,
+        "certificate": None,
+    }
+    return host.run("python3 -c %s %s", REQUEST, json.dumps(asked | other))
+
+
+def request(host, port, path="/", headers=None, **other):
+    """Send a request that is answered; return the last answer's (status, headers, body)."""
+    process = ask(host, port, path, headers, **other)
+    assert process.rc == 0, process.stderr
+    return json.loads(process.stdout)[0]
+
+
+def statuses(host, port, path="/", headers=None, **other):
+    """Send the same request many times; return how often each status came."""
+    process = ask(host, port, path, headers, **other)
+    assert process.rc == 0, process.stderr
+    return Counter(json.loads(process.stdout)[1])
+
+
+def seen_by_the_api(host, port, path="/", headers=None, **other):
+    """Send a request; return the headers with which nginx forwarded it."""
+    status, _, body = request(host, port, path, headers, **other)
+    assert status == 200, body
+    return json.loads(body)
 
 
 def converge(check=True, **variables):
@@ -109,28 +156,178 @@ def test_workers_may_open_the_files_that_their_connections_need(host):
 
 
 @pytest.mark.parametrize("port", [80, 443])
-@pytest.mark.parametrize("path", ["/", "/api/v1/cv-processing/ws/ada"])
+@pytest.mark.parametrize("path", ["/", SOCKET])
 def test_forwards_the_upgrade_and_the_headers(host, upstream, port, path):
-    status, body = request(host, port, path, {"Upgrade": "websocket", "Connection": "Upgrade"})
-    assert status == 200
-    seen = json.loads(body)
+    seen = seen_by_the_api(host, port, path, HANDSHAKE)
     assert seen["version"] == "HTTP/1.1"
     assert (seen["Upgrade"], seen["Connection"]) == ("websocket", "upgrade")
-    assert seen["Host"] == "screen-flow.localhost"
+    assert seen["Host"] == NAME
     assert seen["X-Forwarded-Proto"] == {80: "http", 443: "https"}[port]
     assert seen["X-Real-IP"] == seen["X-Forwarded-For"] == "127.0.0.1"
 
 
 def test_an_ordinary_request_is_not_turned_into_an_upgrade(host, upstream):
-    _, body = request(host, 80, "/")
-    seen = json.loads(body)
+    seen = seen_by_the_api(host, 80)
     assert "Upgrade" not in seen
     assert seen["Connection"] == "close"
 
 
+@pytest.mark.parametrize("token", ["h2c", "TLS/1.2", "websocket, h2c", "websocketx"])
+@pytest.mark.parametrize("path", ["/", SOCKET])
+def test_no_other_upgrade_is_forwarded(host, upstream, path, token):
+    asked = {"Upgrade": token, "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABkAAQAoAAA"}
+    assert "Upgrade" not in seen_by_the_api(host, 80, path, asked)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [None, "", "null", SITE[:-1], f"{SITE}0", f"{SITE}.evil.example", f"{SITE}/", f"https://evil.{NAME}",
+     f"http{SITE[5:]}", f"https://{NAME}", "https://evil.example", f"https://evil.example {SITE}"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/", SOCKET])
+def test_a_foreign_page_s_handshake_is_refused(host, upstream, path, origin):
+    asked = {**HANDSHAKE, "Origin": origin}
+    if origin is None:
+        del asked["Origin"]
+    assert request(host, 443, path, asked)[0] == 403
+
+
+def test_an_ordinary_request_needs_no_origin(host, upstream):
+    assert request(host, 443)[0] == 200
+
+
+FORGED = {
+    "CF-Connecting-IP": "198.51.100.9",
+    "X-Forwarded-For": "198.51.100.8",
+    "X-Real-IP": "198.51.100.7",
+    "X-Forwarded-Proto": "gopher",
+    "True-Client-IP": "198.51.100.6",
+    "Forwarded": "for=198.51.100.5",
+}
+
+
+@pytest.mark.parametrize(("source", "client"), [(EDGE, "198.51.100.9"), (OTHER, OTHER)])
+def test_the_edge_alone_says_who_the_client_is(host, upstream, source, client):
+    path = f"/forged-by-{source}"
+    seen = seen_by_the_api(host, 80, path, FORGED, source=source)
+    for header in ("CF-Connecting-IP", "X-Forwarded-For", "X-Real-IP"):
+        assert seen[header] == client
+    assert seen["X-Forwarded-Proto"] == "http"
+    assert not {"True-Client-IP", "Forwarded"} & seen.keys()
+    log = host.run_expect([0], "grep %s /var/log/nginx/access.log", path).stdout
+    assert {line.split()[0] for line in log.splitlines()} == {client}
+
+
+@pytest.fixture(scope="class")
+def low_limits():
+    """Lower the limits, for tests that go over them."""
+    converge(nginx_handshake_rate=1, nginx_upload_rate=1, nginx_upload_connections=3)
+    yield
+    converge()
+
+
+@pytest.mark.usefixtures("upstream", "low_limits")
+class TestLimits:
+    @pytest.mark.parametrize(("path", "headers", "size"), [(SOCKET, HANDSHAKE, 0), ("/", {}, 10)])
+    def test_a_client_s_rate_is_limited_and_only_that_client_s(self, host, path, headers, size):
+        def ask_often(source, claim, times):
+            claimed = {**headers, "CF-Connecting-IP": claim}
+            return statuses(host, 80, path, claimed, size=size, source=source, times=times)
+
+        counted = ask_often(OTHER, "198.51.100.1", 25)
+        assert counted[200] in range(11, 15)  # ten at once, the first, and one for each second that it took
+        assert counted[429] == 25 - counted[200]
+        # Whatever it claims to be, it is the same client.
+        assert ask_often(OTHER, "198.51.100.2", 1) == {429: 1}
+        for client in ("198.51.100.1", "198.51.100.2"):
+            assert ask_often(EDGE, client, 10) == {200: 10}
+        # Ordinary requests are not counted.
+        assert statuses(host, 80, source=OTHER, times=20) == {200: 20}
+
+    def test_one_network_of_64_bits_is_one_client(self, host):
+        def refused(client):
+            asked = {"CF-Connecting-IP": client}
+            return statuses(host, 80, "/", asked, size=1, source=EDGE, times=8)[429]
+
+        assert refused("2001:db8:1:2:3:4:5:6") == 0
+        assert refused("2001:db8:1:2:ffff::1") > 0
+        assert refused("2001:db8:1:3::1") == 0
+        assert refused("2001:db8::1") == 0
+
+    def test_uploads_at_the_same_time_are_limited(self, host):
+        # Three stay half sent; the fourth finds no room.
+        half = f"POST / HTTP/1.1\\r\\nHost: {NAME}\\r\\nContent-Length: 9\\r\\n\\r\\nx"
+        one = f"exec 3<>/dev/tcp/127.0.0.1/80; printf '{half}' >&3; sleep 15"
+        script = f"for _ in 1 2 3; do ({one}) & done; wait"
+        host.run_expect([0], "systemd-run --unit=dawdler bash -c %s", script)
+        time.sleep(1)
+        assert request(host, 80, size=5)[0] == 429
+        assert request(host, 80, size=5, source="127.0.0.4")[0] == 200
+        host.run_expect([0], "systemctl stop dawdler")
+        time.sleep(0.5)
+        assert request(host, 80, size=5)[0] == 200
+
+
+def test_an_unknown_name_gets_no_certificate_and_no_answer(host, upstream):
+    host.run_expect([0], "sysctl -w net.ipv6.conf.lo.disable_ipv6=0")  # Docker turned it off
+    for address in ("127.0.0.1", "::1"):
+        way = {"to": address, "source": address}
+        for name in ("example.com", None):
+            assert "UNRECOGNIZED_NAME" in ask(host, 443, name=name, **way).stderr
+        # The right name in TLS and another one in HTTP.
+        for port in (80, 443):
+            closed = ask(host, port, headers={"Host": "example.com"}, **way)
+            assert "RemoteDisconnected" in closed.stderr
+        assert request(host, 443, **way)[0] == 200
+
+
+def test_security_headers_are_there_once_and_the_api_s_own_stay(host, upstream):
+    _, headers, _ = request(host, 443)
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Server"] == "nginx"
+    assert "Strict-Transport-Security" not in headers
+    own = request(host, 443, "/?Content-Security-Policy=own")[1]
+    assert own["Content-Security-Policy"] == "own"
+
+
+@pytest.fixture
+def edge_certificate(host):
+    """Make an authority with a certificate for the edge, and one of somebody else's; return their paths."""
+    make = "openssl req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:P-256"
+    for who in ("edge", "other"):
+        host.run_expect([0], f"cd /etc/ssl && {make} -subj /CN={who} -keyout {who}.key -out {who}.crt")
+        host.run_expect([0], f"cd /etc/ssl && cat {who}.key {who}.crt > {who}.pem")
+    return "/etc/ssl/edge.pem", "/etc/ssl/other.pem"
+
+
+def test_only_the_edge_s_certificate_opens_the_site(host, upstream, edge_certificate):
+    ours, foreign = edge_certificate
+    own = host.interface("eth0").addresses[0]
+    outside = {"to": own, "source": own}
+    converge(nginx_client_ca_file="/etc/ssl/edge.crt", nginx_hsts_max_age=60)
+    try:
+        assert request(host, 443, **outside)[0] == 403
+        assert request(host, 443, SOCKET, HANDSHAKE, **outside)[0] == 403
+        assert request(host, 443, **outside, certificate=foreign)[0] == 400
+        status, headers, _ = request(host, 443, **outside, certificate=ours)
+        assert (status, headers["Strict-Transport-Security"]) == (200, "max-age=60")
+        # No proof can be given on plain HTTP.
+        status, headers, _ = request(host, 80, "/a?b", **outside)
+        assert (status, headers["Location"]) == (308, f"https://{NAME}/a?b")
+        assert "Strict-Transport-Security" not in headers
+        # The probes run on the server itself.
+        assert request(host, 443)[0] == request(host, 80)[0] == 200
+        converge(nginx_client_ca_file="/etc/ssl/edge.crt", nginx_client_certificate_required=False)
+        assert request(host, 443, **outside)[0] == request(host, 80, **outside)[0] == 200
+    finally:
+        converge()
+
+
 @pytest.mark.parametrize(("size", "status"), [(50 * 1024 * 1024, 200), (50 * 1024 * 1024 + 1, 413)])
 def test_takes_50_megabytes_and_not_a_byte_more(host, upstream, size, status):
-    assert request(host, 80, "/", size=size)[0] == status
+    assert request(host, 80, size=size)[0] == status
 
 
 def test_a_wrong_tree_leaves_the_old_one_serving_and_names_the_line(host, upstream):
@@ -140,18 +337,18 @@ def test_a_wrong_tree_leaves_the_old_one_serving_and_names_the_line(host, upstre
     assert "invalid port in upstream" in run.stdout
     assert "/etc/nginx/upstreams/screen-flow.conf:3" in run.stdout
     assert host.run_expect([0], "cd /etc/nginx && find . -type f | sort | xargs sha256sum").stdout == before
-    assert request(host, 80, "/")[0] == 200
+    assert request(host, 80)[0] == 200
 
 
 def test_a_changed_value_is_reloaded_not_restarted(host, upstream):
     before = master(host)
     converge(nginx_client_max_body_size="1k")
     try:
-        assert request(host, 80, "/", size=2048)[0] == 413
+        assert request(host, 80, size=2048)[0] == 413
         assert master(host) == before
     finally:
         converge()
-    assert request(host, 80, "/", size=2048)[0] == 200
+    assert request(host, 80, size=2048)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -160,11 +357,15 @@ def test_a_changed_value_is_reloaded_not_restarted(host, upstream):
         ("nginx_port_http", 70000),
         ("nginx_server_names", ["exa mple.com"]),
         ("nginx_websocket_path", "/ws"),
+        ("nginx_client_header_timeout", 7200),
+        ("nginx_real_ip_ranges", ["0.0.0.0/0"]),
+        ("nginx_allowed_origins", ["https://www.example.com/"]),
+        ("nginx_handshake_rate", -1),
     ],
 )
 def test_bad_input_stops_before_anything_changes(variable, value):
     run = converge(check=False, **{variable: value})
     assert run.returncode != 0
-    assert f"{variable} is" in run.stdout
+    assert variable in run.stdout
     assert str(value) in run.stdout
     assert "changed=0" in run.stdout
