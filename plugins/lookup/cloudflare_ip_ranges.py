@@ -208,7 +208,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 ranges(self.get_option("api_base_url"), path, self.get_option("max_age"), Display().warning)
             ]
         except ValueError as error:
-            raise AnsibleLookupError(str(error)) from error
+            raise AnsibleLookupError(str(error)) from None
         except OSError as error:
             raise AnsibleLookupError(
                 f"cache_file is '{path}', which can't be written ({error.strerror}); give a file in a folder "
