@@ -85,14 +85,14 @@ class Process:
 
 
 class RedisServer(Process):
-    """A Redis whose every write is on disk before it is answered."""
+    """A Redis whose every write is on disk before it is answered, unless `fsync` says otherwise."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fsync: str = "always", maxclients: int = 10_000) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         super().__init__(
             *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
-            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--maxclients", str(maxclients)),
             log=folder / "redis.log",
         )
         self.client = redis.Redis.from_url(self.url, decode_responses=True, client_name="test")

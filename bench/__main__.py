@@ -1,0 +1,58 @@
+"""Run the benchmarks: `scripts/bench --help`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import loss, sockets
+
+PLOT = Path(".artefacts/sockets.png")
+
+
+def number(text: str) -> int:
+    """Read a number of sockets or clients: 100 to 9,500, as a process may open 20,000 files."""
+    if not text.isdecimal() or not 1 <= int(text) <= 9_500:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 9500")
+    return int(text)
+
+
+def main() -> None:
+    """Entry point: exits with 1 when a target is missed or ours loses an event."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="The guide's backend and ours, side by side, through a real nginx on this machine.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    cost = commands.add_parser("sockets", help="memory, processor time and fan-out; minutes")
+    cost.add_argument(
+        "--sockets",
+        type=number,
+        nargs="+",
+        default=[2_000, 9_500],
+        metavar="N",
+        help="how many, 200 or more (%(default)s)",
+    )
+    losing = commands.add_parser("loss", help="what is lost over seven faults; minutes")
+    losing.add_argument("--clients", type=number, default=200, metavar="N", help="how many (%(default)s)")
+    losing.add_argument(
+        "--design", choices=["guide", "ours"], nargs="+", default=["guide", "ours"], help="which (both)"
+    )
+    chosen = parser.parse_args()
+    if chosen.command == "loss":
+        losses = loss.run(chosen.design, chosen.clients)
+        print(f"\n{loss.table(losses)}")
+        bad = [loss for loss in losses if loss.design == "ours" and (loss.lost or loss.duplicated)]
+        sys.exit("ours lost or duplicated events" if bad else 0)
+    if too_few := [n for n in chosen.sockets if n < 2 * sockets.USERS]:
+        parser.error(f"--sockets {too_few[0]}: give {2 * sockets.USERS} or more")
+    costs = sockets.run(chosen.sockets)
+    print(f"\n{sockets.table(costs)}")
+    sockets.plot(costs, PLOT)
+    print(f"\nPlot: {PLOT}")
+    pairs = zip(costs[::2], costs[1::2], strict=True)
+    if not all(target.met for pair in pairs for target in sockets.targets(*pair)):
+        sys.exit("a target was missed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Many WebSockets in one process, each as small as can be: it sends a handshake and counts event frames."""
+
+import asyncio
+import base64
+import os
+from dataclasses import dataclass, field
+
+AT_ONCE = 100  # handshakes under way at the same time
+EVENT = b'"number":'  # in events only, not in heartbeats
+PING, PONG = 0x9, 0xA  # RFC 6455, section 11.8
+
+
+@dataclass
+class Tally:
+    """How many events all sockets have got, and a way to wait for a number of them."""
+
+    events: int = 0
+    lost: int = 0
+    _wanted: int = 0
+    _reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, events: int) -> None:
+        """Count events."""
+        self.events += events
+        if self.events >= self._wanted:
+            self._reached.set()
+
+    def lose(self) -> None:
+        """Count a lost socket; nobody need wait for its events."""
+        self.lost += 1
+        self._reached.set()
+
+    async def reach(self, events: int, seconds: float) -> None:
+        """Wait until that many have come. Raises TimeoutError, or ConnectionError when a socket was lost."""
+        self._wanted = events
+        if self.events < events:
+            self._reached.clear()
+            async with asyncio.timeout(seconds):
+                await self._reached.wait()
+        if self.events < events:
+            raise ConnectionError(f"{self.lost} sockets were lost")
+
+
+class Socket(asyncio.Protocol):
+    """One WebSocket. `opened` is set after 101, and has an exception when another answer came."""
+
+    __slots__ = ("_buffer", "_request", "_tally", "_upgraded", "opened", "transport")
+
+    def __init__(self, request: bytes, tally: Tally) -> None:
+        self._request = request
+        self._tally = tally
+        self._buffer = b""
+        self._upgraded = False
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the answer, then count frames."""
+        data = self._buffer + data
+        if not self._upgraded:
+            head, end, data = data.partition(b"\r\n\r\n")
+            if not end:
+                self._buffer = head
+                return
+            if not head.startswith(b"HTTP/1.1 101"):
+                self.opened.set_exception(ConnectionError(head.splitlines()[0].decode(errors="replace")))
+                return
+            self._upgraded = True
+            self.opened.set_result(None)
+        events = 0
+        while len(data) >= 2:
+            length, start = data[1] & 0x7F, 2
+            if length == 126:
+                length, start = int.from_bytes(data[2:4]), 4
+            elif length == 127:
+                length, start = int.from_bytes(data[2:10]), 10
+            if len(data) < start + length:
+                break
+            if data[0] & 0x0F == PING:
+                self._pong(data[start : start + length])
+            events += EVENT in data[start : start + length]
+            data = data[start + length :]
+        self._buffer = data
+        if events:
+            self._tally.add(events)
+
+    def _pong(self, payload: bytes) -> None:
+        assert self.transport
+        # A client must mask; zeros leave the payload as it is.
+        self.transport.write(bytes((0x80 | PONG, 0x80 | len(payload))) + bytes(4) + payload)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Count a socket that was lost."""
+        self._tally.lose()
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionError("closed before the answer"))
+
+
+def handshake(path: str, origin: str, cookie: str) -> bytes:
+    """Return the bytes that ask for a WebSocket."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {origin.partition('//')[2]}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+        f"Origin: {origin}\r\nCookie: {cookie}\r\n\r\n"
+    ).encode()
+
+
+async def connect_all(port: int, requests: list[bytes], tally: Tally) -> list[Socket]:
+    """Open a socket for each request on 127.0.0.1. Raises ConnectionError for the first that is refused."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(request: bytes) -> Socket:
+        async with turns:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Socket(request, tally), "127.0.0.1", port
+            )
+            await connection.opened
+            return connection
+
+    return list(await asyncio.gather(*map(one, requests)))

@@ -1,0 +1,151 @@
+"""A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, or the guide's."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from app.events import channel, dump, stream
+from tests.app.kit import Process, RedisServer, Site, free_port, make_site, wait_until
+
+Design = Literal["guide", "ours"]
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# One worker, so that its memory is one figure. A proxied socket takes two connections.
+NGINX = """\
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+worker_shutdown_timeout {shutdown}s;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 19900; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    map $http_upgrade $connection_upgrade {{
+        default upgrade;
+        '' close;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://127.0.0.1:{api};
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_buffering off;
+            proxy_read_timeout 7200s;
+            proxy_send_timeout 7200s;
+        }}
+    }}
+}}
+"""
+
+
+def memory(pid: int) -> int:
+    """Return the bytes that a process holds in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@dataclass
+class Stack:
+    """One design, running. `port` is nginx's."""
+
+    design: Design
+    redis: RedisServer
+    site: Site
+    api: Process
+    nginx: Process
+    port: int
+
+    @property
+    def api_pid(self) -> int:
+        """The api's process."""
+        assert self.api.child
+        return self.api.child.pid
+
+    @property
+    def nginx_worker(self) -> int:
+        """Nginx's newest worker."""
+        assert self.nginx.child
+        children = Path(f"/proc/{self.nginx.child.pid}/task/{self.nginx.child.pid}/children").read_text()
+        return int(children.split()[-1])
+
+    def cookie(self, user: str) -> str:
+        """Return a session for the user; the guide's backend knows none, and pays nothing for it."""
+        return self.site.cookie(user, ttl=86_400) if self.design == "ours" else "none=0"
+
+    def publish(self, users: list[str], numbers: range) -> None:
+        """Publish an event of each number to each user, in as few round trips as there are numbers."""
+        for number in numbers:
+            event = {"type": "cv_progress", "time": "2026-11-24T12:00:00.000Z", "number": number}
+            with self.redis.client.pipeline(transaction=False) as pipe:
+                for user in users:
+                    if self.design == "ours":
+                        self.redis.append(keys=[stream(user)], args=[channel(user), dump(event)], client=pipe)
+                    else:
+                        pipe.publish(channel(user), dump(event))
+                pipe.execute()
+
+    def redis_clients(self) -> int:
+        """Return how many Redis connections the api holds."""
+        return sum(client["name"] != "test" for client in self.redis.client.client_list())
+
+    def ready(self) -> bool:
+        """Tell whether the api answers."""
+        try:
+            # The guide's backend has no other address; any answer will do.
+            return httpx.get(f"http://127.0.0.1:{self.site.port}/readyz").status_code in (200, 404)
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def running(design: Design, folder: Path, shutdown_seconds: int = 3600) -> Iterator[Stack]:
+    """Start a design, and end it. Both run on the same uvicorn settings, so that the design alone differs."""
+    folder.mkdir()
+    redis_folder = folder / "redis"
+    redis_folder.mkdir()
+    redis = RedisServer(redis_folder, fsync="everysec", maxclients=12_000)
+    site = make_site(redis, folder, APP_LOG_LEVEL="WARNING")
+    api = site.api
+    if design == "guide":
+        api = Process(
+            *(sys.executable, "-m", "uvicorn", "bench.guide:app", "--host", "127.0.0.1"),
+            *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"),
+            *("--ws-per-message-deflate", "false", "--log-level", "warning"),
+            log=folder / "api.log", env=site.env,
+        )  # fmt: skip
+    port = free_port()
+    configuration = folder / "nginx.conf"
+    configuration.write_text(NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds))
+    nginx = Process("nginx", "-c", str(configuration), "-p", str(folder), log=folder / "nginx.log")
+    stack = Stack(design, redis, site, api, nginx, port)
+    try:
+        redis.start()
+        api.start()
+        nginx.start()
+        wait_until("the api answers", stack.ready)
+        wait_until("nginx answers", lambda: httpx.get(f"http://127.0.0.1:{port}/").status_code < 500)
+        yield stack
+    finally:
+        for process in (nginx, api, redis):
+            process.close()
