@@ -130,7 +130,8 @@ def running(design: Design, folder: Path, shutdown_seconds: int = 3600) -> Itera
     if design == "guide":
         api = Process(
             *(sys.executable, "-m", "uvicorn", "bench.guide:app", "--host", "127.0.0.1"),
-            *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"),
+            *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools"),
+            *("--ws", "websockets-sansio"),
             *("--ws-per-message-deflate", "false", "--log-level", "warning"),
             log=folder / "api.log", env=site.env,
         )  # fmt: skip
