@@ -180,6 +180,7 @@ class CloudflareApi:
         base_url: str = API_BASE_URL,
         wait_seconds: float = 0,
         tell: Callable[[str], None] = lambda sentence: None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         check_access(token, base_url)
         self.base_url = base_url
@@ -187,11 +188,12 @@ class CloudflareApi:
         """How many requests were sent, those again not counted."""
         self._patience = wait_seconds
         self._tell = tell
+        self._answer_seconds = answer_seconds
         self._client = cloudflare.Cloudflare(
             api_token=token,
             base_url=base_url,
             max_retries=RETRIES,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds)),
             http_client=cloudflare.DefaultHttpxClient(
                 # A redirect would turn a PATCH into a GET; it says that the address is wrong.
                 follow_redirects=False,
@@ -285,8 +287,8 @@ class CloudflareApi:
         except cloudflare.APITimeoutError:
             often = f", {call.retries + 1} times over" if call.retries else ""
             raise CloudflareFailure(
-                f"Can't {call.what}: {self.base_url} gave no answer in {ANSWER_SECONDS:g} s{often}; look at "
-                "www.cloudflarestatus.com and at the network, then run again."
+                f"Can't {call.what}: {self.base_url} gave no answer in {self._answer_seconds:g} s{often}; "
+                "look at www.cloudflarestatus.com and at the network, then run again."
             ) from None
         except cloudflare.APIConnectionError as error:
             raise CloudflareFailure(

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from plugins.module_utils import websocket_probe
 from plugins.modules import site_probe
 
 PATH = "/api/v1/cv-processing/ws/site-check"
@@ -506,7 +507,7 @@ def test_check_mode_probes_as_well(run, api, refused):
 
 
 def test_without_the_library_only_a_dry_run_goes_on(run, api, refused, monkeypatch):
-    monkeypatch.setattr(site_probe, "websocket", None)
+    monkeypatch.setattr(websocket_probe, "websocket", None)
     targets = [{"url": f"ws://{api}{PATH}"}, {"url": f"ws://127.0.0.1:{refused}/"}]
     said = run(*targets)
     assert said["failed"]
