@@ -449,8 +449,9 @@ def _moment(text: str) -> float | None:
 
 
 def redis(container: str, deadline: Deadline) -> dict[str, Any]:
-    """Return what Redis says of itself, asked from inside its container."""
-    asked = run(["docker", "exec", "-i", container, "redis-cli"], deadline, text="PING\nINFO\n")
+    """Return what Redis says of itself, asked from inside its container; nothing when it hangs."""
+    command = ["timeout", "3", "docker", "exec", "-i", container, "redis-cli"]
+    asked = run(command, deadline, text="PING\nINFO\n")
     said = asked.stdout
     info = dict(re.findall(r"^(\w+):([^\r\n]*)", said, re.MULTILINE))
     answer = said.partition("\n")[0].strip() or " ".join(last_lines(asked.stderr))

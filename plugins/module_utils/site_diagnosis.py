@@ -270,10 +270,9 @@ def redis_silent(e: Evidence) -> str | None:
     if not e.runs("redis"):
         return None
     answer = e["server.redis.ping"]
-    why = e.document["server"].get("redis", {}).get("missing", "")
-    if answer == "PONG" or (answer is None and "no answer" not in why):
+    if answer in ("PONG", None):
         return None
-    return f"Redis runs, but says {answer!r} to PING." if answer else f"Redis runs, but hangs: {why}"
+    return f"Redis runs, but says {answer!r} to PING." if answer else "Redis runs, but does not answer PING."
 
 
 # worker: reads the CVs and publishes each step.
@@ -492,13 +491,16 @@ def nginx_configuration_invalid(e: Evidence) -> str | None:
     return f"nginx's configuration on disk is invalid: {why}.{still}"
 
 
-@rule("nginx", "nginx_configuration_is_wrong", "Load it: nginx -t && systemctl reload nginx.")
+@rule(
+    "nginx",
+    "nginx_configuration_is_wrong",
+    "Load it: nginx -t && systemctl reload nginx.",
+    explained_by=("key_mismatch", "nginx_configuration_invalid", "nginx_stopped"),
+)
 def nginx_not_reloaded(e: Evidence) -> str | None:
     """Files of the configuration are newer than what nginx runs with."""
     loaded, now = e["server.nginx_loaded"], e["server.clock.server"]
-    if not loaded or not loaded["changed"] or now is None or not (e["server.nginx_test"] or {}).get("ok"):
-        return None
-    if now - loaded["newest"] < RELOAD_PATIENCE:
+    if not loaded or not loaded["changed"] or now is None or now - loaded["newest"] < RELOAD_PATIENCE:
         return None
     return f"nginx was not reloaded since {', '.join(loaded['changed'])} changed."
 
@@ -638,7 +640,7 @@ def _redirects(e: Evidence, probe: Mapping[str, Any]) -> bool:
 )
 def firewall_too_tight(e: Evidence) -> str | None:
     """Cloudflare gets no connection to a server whose nginx answers on the server itself."""
-    edge, inside = e.failed("edge", "edge"), e.probe("server", "nginx by name")
+    edge, inside = e.failed("edge", "edge"), e.probe("server", f"nginx port {e.want('https_port')}")
     answered = inside.get("stage") in ("http", "pong") and not inside.get("error", "").startswith("not tried")
     if edge and answered and edge["status"] in (521, 522, 523):
         return f"Cloudflare does not reach the server (HTTP {edge['status']}), though nginx answers there."

@@ -1,0 +1,439 @@
+"""site_diagnosis: what each piece of evidence shows, in which order it is told, what is never invented."""
+
+import copy
+import json
+import re
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from plugins.module_utils import site_diagnosis
+from plugins.module_utils.site_diagnosis import LAYERS, RULES, diagnose, say
+from plugins.modules import site_diagnosis as module
+
+NOW = 1_800_000_000.0
+EXPECTED = {
+    "site_url": "https://www.example.com",
+    "host": "www.example.com",
+    "websocket_path": "/api/v1/cv-processing/ws/",
+    "user_id": "site-check",
+    "api_port": 8000,
+    "http_port": 80,
+    "https_port": 443,
+    "heartbeat_seconds": 30,
+    "edge_idle_seconds": 100,
+    "origin_addresses": [],
+    "edge_only": True,
+}
+
+
+def probed(name, url="wss://www.example.com/", **found):
+    return {
+        "name": name, "url": url, "address": "127.0.0.1:443", "ok": True, "stage": "pong", "error": "",
+        "status": 101, "server": "", "close_code": None, "handshake_ms": 1.0, "pong_ms": 1.0, **found,
+    }  # fmt: skip
+
+
+def failing(name, stage, status=None, **found):
+    return probed(name, ok=False, stage=stage, status=status, error="It fails.", **found)
+
+
+def location(path):
+    return {
+        "path": path, "proxy_pass": "http://screen-flow", "http_version": "1.1", "upgrade": "$http_upgrade",
+        "connection": "$connection_upgrade", "host": "$host", "buffering": False, "cache": False,
+        "read_timeout": 7200, "send_timeout": 7200,
+    }  # fmt: skip
+
+
+def container(**state):
+    return {
+        "id": "1", "image": "x", "state": "running", "health": "healthy", "health_says": [], "exit_code": 0,
+        "out_of_memory": False, "restarts": 0, "started": NOW - 3600, "finished": None, "variables": {},
+        **state,
+    }  # fmt: skip
+
+
+def healthy():
+    """Return the evidence of a site that has nothing wrong with it."""
+    server = {
+        "clock": {"server": NOW, "control": NOW - 1},
+        "services": {
+            name: {"installed": True, "active": "active", "result": "success"} for name in ("nginx", "docker")
+        },
+        "nginx_test": {"ok": True, "says": []},
+        "nginx_config": {
+            "server_found": True, "server_names": ["www.example.com"], "listen": ["443 ssl", "80"],
+            "upgrade_map": "$connection_upgrade", "websocket_location": location(EXPECTED["websocket_path"]),
+            "root_location": location("/"), "upstreams": {"screen-flow": ["127.0.0.1:8000"]},
+            "certificate": "/etc/ssl/one.pem", "certificate_key": "/etc/ssl/one.key",
+            "client_certificate": "", "verify_client": "off", "redirects_http": False,
+            "worker_connections": 4096,
+        },
+        "nginx_loaded": {"workers": 2, "loaded": NOW - 60, "changed": [], "newest": NOW - 90},
+        "listening": ["0.0.0.0:443", "0.0.0.0:80", "127.0.0.1:8000"],
+        "addresses": ["203.0.113.7"],
+        "certificate": {
+            "file": "/etc/ssl/one.pem", "not_before": NOW - 9e6, "not_after": NOW + 9e6,
+            "names": ["www.example.com"], "issuer": "CN=www.example.com", "self_signed": True,
+            "key_fits": True,
+            "fingerprint": "ab", "shown": "ab",
+        },
+        "containers": {
+            "api": container(variables={"APP_HEARTBEAT_SECONDS": "30"}),
+            "worker": container(),
+            "redis": container(),
+        },
+        "deploying": [],
+        "ready": {"healthz": 200, "readyz": 200, "says": '{"status":"ready"}'},
+        "probes": {
+            name: probed(name) for name in ("api", "nginx port 80", "nginx port 443")
+        },
+        "redis": {
+            "ping": "PONG",
+            "info": {
+                "used_memory": "10", "maxmemory": "0", "maxmemory_policy": "noeviction",
+                "aof_last_write_status": "ok",
+            },
+        },
+        "worker": {"seen": 0.5, "waiting": 0},
+        "canary": {"published_on": "user:site-check:events", "listened_to": ["user:site-check:events"],
+                   "received_ms": 300, "error": ""},
+        "disk": [{"path": "/", "size": 10**11, "free": 5 * 10**10, "inodes_free": 0.9}],
+        "files": {"nginx": {"open": 20, "limit": 8192}, "api": {"open": 20, "limit": 20000}},
+        "firewall": {"nftables": []},
+        "nginx_log": {"lines": [], "age": 5.0},
+        "app_logs": {},
+        "sockets": 4,
+    }  # fmt: skip
+    edge = {
+        "resolved": ["104.16.0.1"],
+        "probes": {
+            "edge": probed("edge"),
+            "origin 203.0.113.7 port 443": failing("origin 203.0.113.7 port 443", "tcp"),
+        },
+        "page": {
+            "status": 200, "location": "", "server": "cloudflare", "hsts": False, "scripts": [], "unread": [],
+            "sockets": True, "insecure": [], "rocket_loader": False, "date": NOW, "asked": NOW,
+        },
+        "socket_path": {"status": 404, "cache": "DYNAMIC"},
+        "token": {"ok": True, "status": "active", "says": ""},
+        "settings": {"ssl": "full", "websockets": "on", "rocket_loader": "off"},
+        "dns": [{"type": "A", "name": "www.example.com", "content": "203.0.113.7", "proxied": True}],
+        "rules": {"cache": [], "config": [], "compression": []},
+        "origin_pulls": {"zone": False, "global": False},
+    }  # fmt: skip
+    return {
+        "format": 1,
+        "expected": dict(EXPECTED),
+        "server": {name: {"value": found} for name, found in server.items()},
+        "edge": {name: {"value": found} for name, found in edge.items()},
+    }
+
+
+def change(document, path, found):
+    """Set what stands at a path such as server.redis.ping; a value of ... makes the datum missing."""
+    place, name, *keys = path.split("/")
+    if found is ...:
+        document[place][name] = {"missing": "no answer within 6 s."}
+        return
+    target, last = document[place][name], "value"
+    for key in keys:
+        target, last = target[last], key
+    target[last] = found
+
+
+def found(document, again=True):
+    return [finding.rule for finding in diagnose(document, again=again).findings]
+
+
+# Which change of a healthy site's evidence each rule has to see.
+CASES = {
+    "disk_full": {"server/disk": [{"path": "/", "size": 1000, "free": 1, "inodes_free": 0.9}]},
+    "out_of_files": {"server/files/nginx": {"open": 100, "limit": 100}},
+    "clock_skew": {"server/clock/server": NOW + 3600},
+    "docker_stopped": {"server/services/docker/active": "failed", "server/containers": ...},
+    "redis_stopped": {
+        "server/containers/redis": container(state="exited", exit_code=137),
+        "server/redis": ..., "server/worker": ..., "server/canary": ...,
+        "server/probes/api": failing("api", "pong", 101, close_code=1013),
+        "edge/probes/edge": failing("edge", "pong", 101),
+    },
+    "redis_full": {
+        "server/redis/info/maxmemory": "10",
+        "server/canary": {"published_on": None, "listened_to": [], "received_ms": None,
+                          "error": "OOM command not allowed when used memory > 'maxmemory'."},
+    },
+    "redis_can_not_save": {"server/redis/info/aof_last_write_status": "err"},
+    "redis_password": {
+        "server/ready": {"healthz": 200, "readyz": 503, "says": '{"redis":"AuthenticationError"}'},
+        "server/probes/api": failing("api", "pong", 101, close_code=1013),
+    },
+    "redis_silent": {"server/redis/ping": "LOADING"},
+    "worker_stopped": {"server/containers/worker": container(state="exited"), "server/canary": ...},
+    "worker_silent": {"server/worker": {"seen": 99.0, "waiting": 3}},
+    "other_channel": {
+        "server/canary": {"published_on": "user:site-check:event", "listened_to": ["user:site-check:events"],
+                          "received_ms": None, "error": ""},
+    },
+    "api_stopped": {
+        "server/containers/api": container(state="exited"),
+        "server/probes/api": failing("api", "tcp"),
+        "server/probes/nginx port 443": failing("nginx port 443", "http", 502),
+        "edge/probes/edge": failing("edge", "http", 502),
+        "server/canary": ...,
+    },
+    "api_hangs": {"server/probes/api": failing("api", "http"), "edge/probes/edge": failing("edge", "http")},
+    "no_heartbeat": {"server/containers/api/variables/APP_HEARTBEAT_SECONDS": "99"},
+    "api_on_other_port": {
+        "server/listening": ["0.0.0.0:443", "0.0.0.0:80"], "server/probes/api": failing("api", "tcp"),
+    },
+    "api_socket": {"server/probes/api": failing("api", "pong", 101, close_code=4403)},
+    "canary_lost": {"server/canary/received_ms": None},
+    "certificate_expired": {"server/certificate/not_after": NOW - 86400},
+    "certificate_other_name": {"server/certificate/names": ["other.example.com"]},
+    "key_mismatch": {
+        "server/certificate/key_fits": False,
+        "server/nginx_test": {"ok": False, "says": ["[emerg] key values mismatch"]},
+    },
+    "certificate_not_loaded": {"server/certificate/shown": "cd"},
+    "nginx_stopped": {
+        "server/services/nginx/active": "inactive",
+        "server/listening": ["127.0.0.1:8000"],
+        "server/certificate/shown": None,
+        "server/probes/nginx port 443": failing("nginx port 443", "tcp"),
+        "edge/probes/edge": failing("edge", "http", 521),
+    },
+    "nginx_configuration_invalid": {
+        "server/nginx_test": {"ok": False, "says": ['[emerg] unknown directive "prox" in /etc/nginx/x:3']},
+    },
+    "nginx_not_reloaded": {
+        "server/nginx_loaded": {"workers": 2, "loaded": NOW - 999, "changed": ["/x"], "newest": NOW - 600},
+    },
+    "upgrade_map_missing": {
+        "server/nginx_config/upgrade_map": None,
+        "server/nginx_config/websocket_location/connection": "close",
+        "server/probes/nginx port 443": failing("nginx port 443", "http", 404),
+    },
+    "connection_hard_coded": {"server/nginx_config/root_location/connection": "upgrade"},
+    "upgrade_not_passed": {"server/nginx_config/websocket_location/upgrade": ""},
+    "http_1_0_upstream": {"server/nginx_config/websocket_location/http_version": "1.0"},
+    "websocket_location_missing": {"server/nginx_config/websocket_location": None},
+    "websocket_timeout_short": {"server/nginx_config/websocket_location/read_timeout": 5},
+    "buffering_on": {"server/nginx_config/websocket_location/buffering": True},
+    "wrong_upstream": {
+        "server/nginx_config/upstreams/screen-flow": ["127.0.0.1:8001"],
+        "server/probes/nginx port 443": failing("nginx port 443", "http", 502),
+        "edge/probes/edge": failing("edge", "http", 502),
+    },
+    "no_tls": {
+        "server/listening": ["0.0.0.0:80", "127.0.0.1:8000"],
+        "server/probes/nginx port 443": failing("nginx port 443", "tcp"),
+        "edge/probes/edge": failing("edge", "http", 521),
+    },
+    "nginx_socket": {
+        "server/probes/nginx port 443": failing("nginx port 443", "pong", 101),
+        "edge/probes/edge": failing("edge", "pong", 101),
+    },
+    "firewall_too_tight": {"edge/probes/edge": failing("edge", "http", 522)},
+    "firewall_too_loose": {
+        "edge/probes/origin 203.0.113.7 port 443": probed("origin 203.0.113.7 port 443", stage="tcp"),
+    },
+    "token_refused": {
+        "edge/token": {"ok": False, "status": "expired", "says": "The API token is expired."},
+        "edge/settings": ..., "edge/dns": ..., "edge/rules": ..., "edge/origin_pulls": ...,
+    },
+    "websockets_off": {
+        "edge/settings/websockets": "off", "edge/probes/edge": failing("edge", "http", 404),
+    },
+    "ssl_mode": {"edge/settings/ssl": "flexible"},
+    "strict_needs_certificate": {
+        "edge/settings/ssl": "strict", "edge/probes/edge": failing("edge", "http", 526),
+    },
+    "rocket_loader_on": {"edge/page/rocket_loader": True, "edge/settings/rocket_loader": "on"},
+    "websocket_path_cached": {"edge/socket_path/cache": "HIT"},
+    "dns_missing": {"edge/dns": [], "edge/probes/edge": failing("edge", "http", 409)},
+    "dns_not_proxied": {"edge/dns": [
+        {"type": "A", "name": "www.example.com", "content": "203.0.113.7", "proxied": False}
+    ]},
+    "dns_other_address": {
+        "edge/dns": [{"type": "A", "name": "www.example.com", "content": "203.0.113.9", "proxied": True}],
+        "edge/probes/edge": failing("edge", "http", 522),
+    },
+    "origin_pulls_one_end": {
+        "server/nginx_config/verify_client": "on", "edge/probes/edge": failing("edge", "http", 400),
+    },
+    "edge_socket": {"edge/probes/edge": failing("edge", "pong", 101)},
+    "page_opens_ws": {"edge/page/insecure": ['"ws://www.example.com/']},
+}  # fmt: skip
+
+
+def broken(*names):
+    document = healthy()
+    for name in names:
+        for path, value in CASES[name].items():
+            change(document, path, copy.deepcopy(value))
+    return document
+
+
+def test_a_healthy_site_has_no_finding():
+    assert found(healthy()) == found(healthy(), again=False) == []
+    assert say(diagnose(healthy())) == "Every layer is healthy."
+
+
+def test_every_rule_has_a_case():
+    assert CASES.keys() == {rule.name for rule in RULES}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_fault_is_named_alone(name):
+    assert found(broken(name)) == [name]
+
+
+def pairs():
+    """Return pairs of causes that can stand side by side: neither explains or hides the other."""
+    # These two take the evidence of others with them: containers, and the zone.
+    blinding = ("docker_stopped", "token_refused")
+    causes = [rule for rule in RULES if not rule.is_symptom and rule.name not in blinding]
+    for index, one in enumerate(causes):
+        for other in causes[index + 1 :]:
+            touched = {re.sub(r"^((?:[^/]+/){2}[^/]+).*", r"\1", path) for path in CASES[one.name]}
+            also = {re.sub(r"^((?:[^/]+/){2}[^/]+).*", r"\1", path) for path in CASES[other.name]}
+            silent = {one.name, one.layer} & set(other.explained_by) or {other.name, other.layer} & set(
+                one.explained_by
+            )
+            hidden = any(a.startswith(b) or b.startswith(a) for a in touched for b in also)
+            if not silent and not hidden:
+                yield one.name, other.name
+
+
+def test_any_two_causes_are_both_named_root_cause_first():
+    tried = list(pairs())
+    assert len(tried) > 500
+    for one, other in tried:
+        names = found(broken(one, other))
+        assert {one, other} <= set(names), (one, other, names)
+        layers = [LAYERS.index(f.layer) for f in diagnose(broken(one, other), again=True).findings]
+        assert layers == sorted(layers)
+
+
+def test_no_evidence_is_no_finding_but_is_said():
+    document = healthy()
+    for place in ("server", "edge"):
+        for name in document[place]:
+            document[place][name] = {"missing": f"{name} hangs."}
+    diagnosis = diagnose(document)
+    assert diagnosis.findings == diagnosis.waiting == []
+    assert diagnosis.missing["server.redis"] == "redis hangs."
+    assert len(diagnosis.missing) == len(document["server"]) + len(document["edge"])
+    text = say(diagnosis)
+    assert "No fault was found." in text
+    assert "server.redis: redis hangs." in text
+    assert "healthy" not in text
+
+
+@pytest.mark.parametrize("place", ["server", "edge"])
+def test_any_datum_may_be_missing_and_invents_nothing(place):
+    for name in healthy()[place]:
+        document = healthy()
+        change(document, f"{place}/{name}", ...)
+        assert found(document) == [], name
+
+
+def test_evidence_of_an_unreachable_server_alone():
+    document = healthy()
+    document["server"] = {"ssh": {"missing": "Connection timed out"}}
+    diagnosis = diagnose(document)
+    assert diagnosis.findings == []
+    assert diagnosis.missing == {"server.ssh": "Connection timed out"}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"server/deploying": ["docker compose up --detach"]},
+        {"server/containers/api": container(health="starting", started=NOW - 4)},
+        {"server/containers/api": container(state="created", health="none")},
+    ],
+)
+def test_a_deployment_is_no_finding(state):
+    document = broken("api_stopped")
+    for path, value in state.items():
+        change(document, path, value)
+    diagnosis = diagnose(document, again=True)
+    assert diagnosis.findings == []
+    assert diagnosis.waiting
+    assert diagnosis.unsettled
+    assert "Diagnose again" in say(diagnosis)
+
+
+def test_a_container_that_just_became_healthy_is_looked_at_again():
+    document = healthy()
+    change(document, "server/containers/api", container(started=NOW - 3))
+    change(document, "server/probes/api", failing("api", "tcp"))
+    assert found(document, again=False) == []
+    assert diagnose(document, again=False).waiting
+    assert found(document, again=True) == ["api_socket"]
+
+
+def test_a_container_that_ends_again_and_again_is_no_deployment():
+    document = broken("api_stopped")
+    change(document, "server/containers/api", container(state="restarting", restarts=4, exit_code=1))
+    assert found(document) == ["api_stopped"]
+
+
+def test_a_deployment_hides_no_other_fault():
+    document = broken("api_stopped", "websockets_off")
+    change(document, "server/deploying", ["docker compose up"])
+    assert found(document) == ["websockets_off"]
+
+
+def test_every_finding_is_told_whole():
+    for name in CASES:
+        for finding in diagnose(broken(name), again=True).findings:
+            assert finding.cause.endswith("."), finding
+            assert finding.remedy.endswith("."), finding
+            assert finding.layer in LAYERS
+            assert f"docs/runbook/{finding.page}.md" in say(diagnose(broken(name), again=True))
+
+
+def run(capsys, document, **arguments):
+    arguments = {
+        "server": document["server"], "edge": document["edge"], "expected": document["expected"],
+        "site": "https://www.example.com", **arguments,
+    }  # fmt: skip
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_module_fails_with_findings_and_writes_both(capsys, tmp_path):
+    path = tmp_path / "diagnosis.json"
+    said = run(capsys, broken("redis_full"), path=str(path))
+    assert said["failed"]
+    assert said["msg"].startswith("The first broken layer is redis: Redis is full")
+    record = json.loads(path.read_text())
+    assert (record["healthy"], record["findings"][0]["page"]) == (False, "redis_is_full")
+    assert record["evidence"]["server"]["redis"]["value"]["ping"] == "PONG"
+
+
+def test_the_module_is_content_with_a_healthy_site(capsys):
+    said = run(capsys, healthy())
+    assert not said.get("failed")
+    assert not said["changed"]
+    assert said["diagnosis"]["healthy"]
+
+
+def test_the_module_asks_for_a_second_look_first(capsys, tmp_path):
+    document, path = broken("api_stopped"), tmp_path / "diagnosis.json"
+    change(document, "server/deploying", ["docker compose up"])
+    said = run(capsys, document, final=False, path=str(path))
+    assert said["look_again"]
+    assert not said.get("failed")
+    assert not path.exists()
+
+
+def test_rules_explain_by_names_that_exist():
+    known = {rule.name for rule in RULES} | set(LAYERS)
+    assert {name for rule in RULES for name in rule.explained_by} <= known
+    assert site_diagnosis.LAYERS == LAYERS
