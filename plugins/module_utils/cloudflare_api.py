@@ -180,7 +180,7 @@ class CloudflareApi:
         base_url: str = API_BASE_URL,
         wait_seconds: float = 0,
         tell: Callable[[str], None] = lambda sentence: None,
-        answer_seconds: float = ANSWER_SECONDS,
+        answer_seconds: float | None = None,
     ) -> None:
         check_access(token, base_url)
         self.base_url = base_url
@@ -188,12 +188,12 @@ class CloudflareApi:
         """How many requests were sent, those again not counted."""
         self._patience = wait_seconds
         self._tell = tell
-        self._answer_seconds = answer_seconds
+        self._answer_seconds = answer_seconds or ANSWER_SECONDS
         self._client = cloudflare.Cloudflare(
             api_token=token,
             base_url=base_url,
             max_retries=RETRIES,
-            timeout=httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds)),
+            timeout=httpx.Timeout(self._answer_seconds, connect=CONNECT_SECONDS),
             http_client=cloudflare.DefaultHttpxClient(
                 # A redirect would turn a PATCH into a GET; it says that the address is wrong.
                 follow_redirects=False,
