@@ -16,11 +16,13 @@ from typing import Any
 
 import uvicorn
 
-from emulator.api import PRIVATE_RANGES, TOKEN, Api
+from emulator.api import PRIVATE_RANGES, Api
 from emulator.certificates import EdgeTls
 from emulator.control import application
+from emulator.dns import HOSTNAME, record_for
 from emulator.edge import Edge, Ports, Timing
-from emulator.zone import HOSTNAME, PLANS, SETTINGS, Fresh, Value, Zone, record_for
+from emulator.tokens import TOKEN
+from emulator.zone import PLANS, SETTINGS, Fresh, Value, Zone
 
 LEVELS = ("debug", "info", "warning", "error")
 

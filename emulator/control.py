@@ -2,15 +2,24 @@
 
 Below /_emulator; changes answer with the new state, bad bodies with 400 {"detail": "sentence"}:
 
-GET    state          zone, settings, dns, edge, token, faults
+GET    state          zone, settings, dns, rulesets, edge, token, faults
 PATCH  settings       {"ssl": "full", "websockets": {"value": "on", "editable": false}}, past plan and token
 PUT    dns            [{"type": "A", "name": …, "content": …, "proxied": true}], in place of all records
 PUT    plan           {"plan": "free" | "pro" | "business" | "enterprise"}
-PUT    token          {"status": "active" | "disabled" | "expired"}
-PUT    faults         [{"method", "path" (a regex), "times", "status", "headers", "body", "delay"}]
+PUT    token          {"status": "active" | "disabled" | "expired", "permissions": ["Zone Read", …]}, either
+                      or both; names end in Read or Write. A missing one is said before the body is looked at
+PUT    faults         [{"method", "path" (a regex, below /client/v4), "times", "skip", "edits", "applied",
+                      "delay", "cut", "status", "headers", "body"}]. For `times` requests (1) that match,
+                      after `skip` that are let pass, in this order: `edits` as below; with "applied" the
+                      request takes effect all the same; `delay` seconds pass; "cut" closes the connection
+                      without an answer; `status`, `headers` and `body` (text or JSON) answer. Else the real
+                      answer comes
+POST   edits          [{"method", "path", "body"}] below /client/v4, done now as somebody else: past the
+                      token, not in the journal; {zone} in a path is the zone's identifier. 400 when refused
 PATCH  edge           {"idle_seconds": 5, "connect_seconds": 2}, for open tunnels too
 POST   edge/cut       drops every connection of the edge now; {"cut": how many}
-GET    journal        requests below /client/v4: time, method, path, query, body, status; DELETE clears it
+GET    journal        requests below /client/v4: time, method, path, query, body,
+                      status (0: cut); DELETE clears it
 POST   reset          the fresh zone again, same identifier; no journal, no faults
 GET    edge-ca.pem    the authority that visitors trust; origin-ca.pem: the one that Full (strict) accepts
 """
@@ -24,13 +33,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from emulator.api import METHODS, PREFIX, STANDINGS, Api, Fault
+from emulator.api import PREFIX, Api
 from emulator.edge import Edge
+from emulator.faults import Edit, Fault
 from emulator.zone import SETTINGS, Zone
 
 
-def application(zone: Zone, api: Api, edge: Edge) -> Starlette:
+def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
     """Return the ASGI application of port 8480: Cloudflare's API, /_emulator and /healthz.
 
     A control request with a bad body gets 400 {"detail": "sentence"} and changes nothing.
@@ -40,7 +51,8 @@ def application(zone: Zone, api: Api, edge: Edge) -> Starlette:
         return {
             "zone": {"id": zone.id, "name": zone.name, "plan": zone.plan},
             "settings": {name: zone.setting(name) for name in SETTINGS},
-            "dns": zone.records,
+            "dns": zone.dns.all,
+            "rulesets": zone.rulesets.all,
             "edge": edge.describe(),
             **api.describe(),
         }
@@ -60,13 +72,12 @@ def application(zone: Zone, api: Api, edge: Edge) -> Starlette:
             raise ValueError(f"the body is a list of objects, not {body!r}")
         return body
 
-    def token(status: Any) -> None:
-        if status not in STANDINGS:
-            raise ValueError(f"token status {status!r} is not one of {', '.join(STANDINGS)}")
-        api.standing = status
-
     def faults(body: Any) -> None:
         api.faults[:] = [Fault.read(item) for item in objects(body)]
+
+    def edits(body: Any) -> None:
+        for edit in [Edit.read(item) for item in objects(body)]:
+            api.edit(edit)
 
     def reset() -> dict[str, Any]:
         zone.reset()
@@ -101,10 +112,11 @@ def application(zone: Zone, api: Api, edge: Edge) -> Starlette:
     control = [
         Route("/state", read(state)),
         Route("/settings", change(lambda body: zone.put_settings(mapping(body))), methods=["PATCH"]),
-        Route("/dns", change(lambda body: zone.put_dns(objects(body))), methods=["PUT"]),
+        Route("/dns", change(lambda body: zone.dns.put(objects(body))), methods=["PUT"]),
         Route("/plan", change(lambda body: zone.put_plan(pick(body, "plan"))), methods=["PUT"]),
-        Route("/token", change(lambda body: token(pick(body, "status"))), methods=["PUT"]),
+        Route("/token", change(lambda body: api.token.put(mapping(body))), methods=["PUT"]),
         Route("/faults", change(faults), methods=["PUT"]),
+        Route("/edits", change(edits), methods=["POST"]),
         Route("/edge", change(lambda body: edge.configure(mapping(body))), methods=["PATCH"]),
         Route("/edge/cut", read(lambda: {"cut": edge.cut()}), methods=["POST"]),
         Route("/reset", read(reset), methods=["POST"]),
@@ -113,10 +125,16 @@ def application(zone: Zone, api: Api, edge: Edge) -> Starlette:
         Route("/edge-ca.pem", read(lambda: pem(edge.tls.edge_ca.pem))),
         Route("/origin-ca.pem", read(lambda: pem(edge.tls.origin_ca.pem))),
     ]
-    return Starlette(
+    own = Starlette(
         routes=[
-            Route(PREFIX + "/{path:path}", api.__call__, methods=METHODS),
             Route("/healthz", read(lambda: {"status": "ok"})),
             Mount("/_emulator", routes=control),
         ]
     )
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        # Past Starlette's own layers, so that a fault can cut the connection.
+        chosen: ASGIApp = api if scope["path"].startswith(f"{PREFIX}/") else own
+        await chosen(scope, receive, send)
+
+    return served

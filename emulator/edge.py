@@ -163,7 +163,7 @@ class Visitor:
         """Answer one request: at the edge, or from the origin. Raises EdgeError."""
         zone = self.edge.zone
         host = _host(request)
-        origins = zone.origins(host)
+        origins = zone.dns.origins(host)
         if not origins:
             raise EdgeError(409, f"{host!r} has no proxied DNS record in the zone {zone.name}")
         target = request.target.decode("latin-1")
@@ -408,7 +408,7 @@ class Edge:
         self._visitors: set[Visitor] = set()
         self._servers: list[asyncio.Server] = []
         tls.visitors.sni_callback = self._choose
-        zone.on_change = self._obey
+        zone.store.on_save.append(self._obey)
         self._obey()
 
     async def start(self, address: str, https_port: int, http_port: int) -> tuple[int, int]:
@@ -476,7 +476,7 @@ class Edge:
         self.tls.accept(str(self.zone.value("min_tls_version")), self.zone.value("tls_1_3") != "off")
 
     def _choose(self, connection: object, name: str | None, context: ssl.SSLContext) -> int | None:
-        served = name is not None and self.zone.origins(name)
+        served = name is not None and self.zone.dns.origins(name)
         return None if served else ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
 
     async def _serve(self, scheme: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,16 +1,15 @@
-"""The zone: its settings, plan and DNS records, the rules that Cloudflare applies to them, and their file."""
+"""The zone: its settings and plan, the rules that Cloudflare applies to them, and what else belongs to it."""
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-import json
-import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from emulator.common import ApiError, Call, Route, Store, identifier, needs, now, page
+from emulator.dns import Records, record_for
+from emulator.rulesets import Rulesets
 
 PLANS = {
     "free": "Free Website",
@@ -19,9 +18,14 @@ PLANS = {
     "enterprise": "Enterprise Website",
 }
 ON_OFF = ("on", "off")
-RECORD_TYPES = ("A", "AAAA", "CNAME")
-LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
-HOSTNAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*")
+# The operators that a name filter of the zone list takes, as in name=contains:example.
+NAME_FILTERS: dict[str, Callable[[str, str], bool]] = {
+    "equal": str.__eq__,
+    "not_equal": str.__ne__,
+    "starts_with": str.startswith,
+    "ends_with": str.endswith,
+    "contains": str.__contains__,
+}
 
 Value = str | int | float
 
@@ -90,49 +94,6 @@ SETTINGS: dict[str, Rule] = {
 }  # fmt: skip
 
 
-class ApiError(Exception):
-    """An answer of Cloudflare's that says no: HTTP status, error code, message, what explains it, result."""
-
-    def __init__(
-        self,
-        status: int,
-        code: int,
-        message: str,
-        chain: Sequence[tuple[int, str]] = (),
-        result: Any = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.chain = chain
-        self.result = result
-
-
-def now() -> str:
-    """Return the time as Cloudflare writes it: ISO 8601, UTC, microseconds, Z."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def identifier() -> str:
-    """Return a new identifier as Cloudflare makes them: 32 hexadecimal digits."""
-    return secrets.token_hex(16)
-
-
-def record_for(name: str, address: str) -> dict[str, Any]:
-    """Return a proxied record of `name`: A or AAAA for an address, CNAME for a host name.
-
-    Raises ValueError when `address` is neither.
-    """
-    try:
-        kind = "A" if ipaddress.ip_address(address).version == 4 else "AAAA"
-    except ValueError:
-        if not HOSTNAME.fullmatch(address.lower()) or re.fullmatch(r"[\d.]+", address):
-            raise ValueError(f"{address!r} is no IP address and no host name") from None
-        kind = "CNAME"
-    return {"type": kind, "name": name, "content": address, "proxied": True}
-
-
 @dataclass(frozen=True)
 class Fresh:
     """What a zone starts from, and returns to by a reset."""
@@ -151,45 +112,31 @@ class Zone:
 
         Raises ValueError when the file holds another zone or no zone, or `fresh` has a value out of range.
         """
-        self._file = file
         self._fresh = fresh
-        self.on_change: Callable[[], None] = lambda: None
-        if file.exists():
-            try:
-                self._state: dict[str, Any] = json.loads(file.read_text())
-                name = self._state["name"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{file} holds no zone ({error!r}); remove it to start afresh") from error
-            if name != fresh.name:
-                raise ValueError(
-                    f"{file} holds the zone {name!r}, not {fresh.name!r}; give the zone a folder of its own"
-                )
-        else:
+        self.store = Store(file)
+        self.dns = Records(self.store)
+        self.rulesets = Rulesets(self.store, lambda: self.plan)
+        if not self.store.load(fresh.name):
             self.reset()
 
     def reset(self) -> None:
-        """Return to the fresh zone; its identifier stays."""
-        kept: dict[str, Any] = getattr(self, "_state", {})
-        self._state = {
+        """Return to the fresh zone; its identifiers stay."""
+        kept = self.store.data
+        self.store.data = {
             "id": kept.get("id", identifier()),
             "account_id": kept.get("account_id", identifier()),
-            "token_id": kept.get("token_id", identifier()),
             "name": self._fresh.name,
             "created_on": kept.get("created_on", now()),
-            "modified_on": now(),
             "plan": self._fresh.plan,
             "settings": {},
-            "dns": [],
         }
+        self.rulesets.clear()
         self.put_settings(self._fresh.settings)
-        self.put_dns([record_for(self._fresh.name, origin) for origin in self._fresh.origins])
+        self.dns.put([record_for(self._fresh.name, origin) for origin in self._fresh.origins])
 
-    def _save(self) -> None:
-        self._state["modified_on"] = now()
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(json.dumps(self._state, indent=1))
-        temporary.replace(self._file)
-        self.on_change()
+    @property
+    def _state(self) -> dict[str, Any]:
+        return self.store.data
 
     # What both the API and the edge read.
 
@@ -208,16 +155,6 @@ class Zone:
         """The plan's short name: free, pro, business or enterprise."""
         return str(self._state["plan"])
 
-    @property
-    def token_id(self) -> str:
-        """The identifier that token verification names."""
-        return str(self._state["token_id"])
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """The zone's DNS records, as the API shows them."""
-        return list(self._state["dns"])
-
     def value(self, setting: str) -> Value:
         """Return a setting's value. Raises KeyError for a name that Cloudflare does not know."""
         entry = self._state["settings"].get(setting, {})
@@ -227,10 +164,6 @@ class Zone:
     def on(self, setting: str) -> bool:
         """Tell whether an on/off setting is on."""
         return self.value(setting) == "on"
-
-    def origins(self, host: str) -> list[str]:
-        """Return where the proxied records of `host` point: addresses or host names, or none."""
-        return [r["content"] for r in self._state["dns"] if r["proxied"] and r["name"] == host.lower()]
 
     def describe(self) -> dict[str, Any]:
         """Return the zone as the API shows it."""
@@ -275,6 +208,51 @@ class Zone:
 
     # What the API does, with Cloudflare's refusals.
 
+    def routes(self, zone: str) -> list[Route]:
+        """Return the routes of the zone itself and of all that belongs to it, below the zone's path."""
+        anything = needs("Zone", "Zone Settings", "DNS", "SSL and Certificates", "Analytics")
+        settings = {"GET": self._get_setting, "PATCH": self._set_setting}
+        return [
+            Route("/zones", needs("Zone"), {"GET": self._list}),
+            Route(zone, anything, {"GET": lambda call: {"result": self.describe()}}),
+            Route(
+                zone + r"/settings/ssl_automatic_mode",
+                needs("Zone Settings", "SSL and Certificates"),
+                {
+                    "GET": lambda call: {"result": self.setting("ssl_automatic_mode")},
+                    "PATCH": lambda call: {
+                        "result": self.change_setting("ssl_automatic_mode", call.fields.get("value"))
+                    },
+                },
+            ),
+            Route(zone + r"/settings/(?P<name>[^/]+)", needs("Zone Settings"), settings),
+            *self.dns.routes(zone),
+            *self.rulesets.routes(zone),
+        ]
+
+    def _list(self, call: Call) -> dict[str, Any]:
+        wanted = call.query.get("name")
+        zones = [self.describe()]
+        if wanted is not None:
+            operator, colon, operand = wanted.partition(":")
+            test = NAME_FILTERS.get(operator) if colon else str.__eq__
+            zones = [
+                zone for zone in zones if test and test(zone["name"], (operand if colon else wanted).lower())
+            ]
+        zones = [
+            zone
+            for zone in zones
+            if call.query.get("status") in (None, zone["status"])
+            and call.query.get("account.id") in (None, zone["account"]["id"])
+        ]
+        return page(call, zones, per_page=20)
+
+    def _get_setting(self, call: Call) -> dict[str, Any]:
+        return {"result": self.setting(call.found["name"])}
+
+    def _set_setting(self, call: Call) -> dict[str, Any]:
+        return {"result": self.change_setting(call.found["name"], call.fields.get("value"))}
+
     def setting(self, setting: str) -> dict[str, Any]:
         """Return a setting as the API shows it. Raises ApiError 1006 for an unknown name."""
         if setting not in SETTINGS:
@@ -308,7 +286,7 @@ class Zone:
                 raise ApiError(400, 1008, message, result=self.setting(setting))
             raise ApiError(400, 1007, f"Invalid value for zone setting {setting}")
         self._state["settings"].setdefault(setting, {}).update(value=value, modified_on=now())
-        self._save()
+        self.store.save()
         return self.setting(setting)
 
     def _entitled(self, setting: str) -> bool:
@@ -338,47 +316,11 @@ class Zone:
             changes[name] = change
         for name, change in changes.items():
             self._state["settings"].setdefault(name, {}).update(change, modified_on=now())
-        self._save()
+        self.store.save()
 
     def put_plan(self, plan: str) -> None:
         """Move the zone to another plan. Raises ValueError for a plan that does not exist."""
         if plan not in PLANS:
             raise ValueError(f"plan {plan!r} is unknown; known are {', '.join(PLANS)}")
         self._state["plan"] = plan
-        self._save()
-
-    def put_dns(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replace all records by {type, name, content, proxied}. Raises ValueError and changes nothing."""
-        made = []
-        for number, record in enumerate(records):
-            kind, content = record.get("type"), str(record.get("content", ""))
-            name = str(record.get("name", "")).lower()
-            if kind not in RECORD_TYPES:
-                raise ValueError(f"record {number}: type {kind!r} is not one of {', '.join(RECORD_TYPES)}")
-            if name != self.name and not name.endswith("." + self.name):
-                raise ValueError(f"record {number}: name {name!r} is not in the zone {self.name}")
-            if record_for(name, content)["type"] != kind:
-                raise ValueError(f"record {number}: {content!r} does not fit a record of type {kind}")
-            proxied = record.get("proxied", True)
-            if not isinstance(proxied, bool):
-                raise ValueError(f"record {number}: proxied is true or false, not {proxied!r}")
-            made.append(
-                {
-                    "id": identifier(),
-                    "name": name,
-                    "type": kind,
-                    "content": content,
-                    "proxiable": True,
-                    "proxied": proxied,
-                    "ttl": 1,
-                    "settings": {},
-                    "meta": {},
-                    "data": {},
-                    "comment": "",
-                    "tags": [],
-                    "created_on": now(),
-                    "modified_on": now(),
-                }
-            )
-        self._state["dns"] = made
-        self._save()
+        self.store.save()

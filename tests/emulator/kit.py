@@ -134,6 +134,15 @@ async def raw_origin(
         yield server.sockets[0].getsockname()[1]
 
 
+def refusal(answer: httpx.Response) -> tuple[int, int]:
+    """Return (HTTP status, error code) of a refusal in Cloudflare's envelope."""
+    envelope = answer.json()
+    assert envelope["success"] is False
+    assert envelope["messages"] == []
+    assert envelope["errors"][0]["message"]
+    return answer.status_code, envelope["errors"][0]["code"]
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -13,38 +12,10 @@ import pytest
 from emulator.__main__ import options
 from emulator.zone import Fresh, Zone
 from tests.emulator import kit
+from tests.emulator.kit import refusal
 
 UNKNOWN = "x" * 40
 SSL = "/settings/ssl"
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[kit.Site]:
-    async with kit.site(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def api(site: kit.Site) -> AsyncIterator[httpx.AsyncClient]:
-    async with site.client() as client:
-        client.base_url = "http://api/client/v4"
-        yield client
-
-
-@pytest.fixture
-async def control(site: kit.Site) -> AsyncIterator[httpx.AsyncClient]:
-    async with site.client() as client:
-        client.base_url = "http://api/_emulator"
-        yield client
-
-
-def refusal(answer: httpx.Response) -> tuple[int, int]:
-    """Return (HTTP status, error code) of a refusal in Cloudflare's envelope."""
-    envelope = answer.json()
-    assert envelope["success"] is False
-    assert envelope["messages"] == []
-    assert envelope["errors"][0]["message"]
-    return answer.status_code, envelope["errors"][0]["code"]
 
 
 # --- tokens
@@ -287,18 +258,22 @@ async def test_a_fault_takes_the_place_of_answers_as_often_as_it_says(
         ("PUT", "/plan", {"plan": "gold"}, "plan 'gold' is unknown; known are free"),
         ("PUT", "/plan", {"name": "pro"}, 'the body is {"plan": …}'),
         ("PUT", "/token", {"status": "lost"}, "not one of active, disabled, expired"),
-        ("PUT", "/dns", [{"type": "A", "name": "example.com", "content": "192.0.2.1"}], "is not in the zone"),
+        ("PUT", "/token", {"permissions": ["DNS Edit"]}, "'DNS Edit' is unknown; known are"),
+        ("PUT", "/faults", [{"applied": True}], "applied needs cut or a status"),
+        ("PUT", "/faults", [{"edits": [{"method": "PUT"}]}], "an edit is"),
+        ("POST", "/edits", [{"method": "PUSH", "path": "/zones"}], "'PUSH' is not one of GET"),
+        ("PUT", "/dns", [{"type": "A", "name": "www", "content": "a.example"}], "must be a valid IPv4"),
         (
             "PUT",
             "/dns",
             [{"type": "A", "name": kit.NAME, "content": "::1"}],
-            "does not fit a record of type A",
+            "must be a valid IPv4 address",
         ),
         (
             "PUT",
             "/dns",
-            [{"type": "MX", "name": kit.NAME, "content": "a.b"}],
-            "'MX' is not one of A, AAAA, CNAME",
+            [{"type": "LOC", "name": kit.NAME, "content": "a.b"}],
+            "Invalid 'type' 'LOC'",
         ),
         ("PUT", "/faults", [{"status": 900}], "status 900 is no HTTP status"),
         ("PUT", "/faults", [{"code": 500}], "not code"),

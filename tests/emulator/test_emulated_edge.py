@@ -19,12 +19,6 @@ from emulator.rocket_loader import SCRIPT_PATH
 from tests.emulator import kit
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[kit.Site]:
-    async with kit.site(tmp_path) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def origins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
     """The ports of an origin that answers http, and https with a certificate that nobody vouches for."""
@@ -204,15 +198,15 @@ async def test_a_host_name_as_origin_is_looked_up_and_530_when_it_has_no_address
     with kit.origin() as http:
         site.origin(http)
         record = {"type": "CNAME", "name": kit.NAME, "content": "localhost"}
-        site.zone.put_dns([record])
+        site.zone.dns.put([record])
         assert (await site.get("/headers")).status_code == 200
-        site.zone.put_dns([{**record, "content": "nowhere.invalid"}])
+        site.zone.dns.put([{**record, "content": "nowhere.invalid"}])
         assert (await site.get("/headers")).status_code == 530
 
 
 async def test_a_second_address_serves_when_the_first_is_down(live: kit.Site) -> None:
     addresses = ("127.0.0.99", "127.0.0.1")
-    live.zone.put_dns([{"type": "A", "name": kit.NAME, "content": address} for address in addresses])
+    live.zone.dns.put([{"type": "A", "name": kit.NAME, "content": address} for address in addresses])
     assert {(await live.get("/headers")).status_code for _ in range(6)} == {200}
 
 
@@ -226,7 +220,7 @@ async def test_the_edge_serves_only_the_zones_proxied_names(live: kit.Site) -> N
     with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE"):
         await asyncio.open_connection("127.0.0.1", live.https, ssl=context, server_hostname=None)
     assert (await live.get("/headers", headers={"host": "example.com"})).status_code == 409
-    live.zone.put_dns([{"type": "A", "name": kit.NAME, "content": "127.0.0.1", "proxied": False}])
+    live.zone.dns.put([{"type": "A", "name": kit.NAME, "content": "127.0.0.1", "proxied": False}])
     with pytest.raises(httpx.ConnectError):
         await live.get("/headers")
 

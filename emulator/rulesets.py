@@ -1,0 +1,402 @@
+"""The rulesets of the zone: one entry point for each phase that the edge obeys, rule by rule as Cloudflare's.
+
+A write is a new version of the ruleset, and of each rule that it changes. A rule keeps its identifier when a
+write names it by `id` or by `ref`. Codes and messages: what Cloudflare's API was seen to answer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from emulator.common import ApiError, Call, Route, Store, identifier, now
+from emulator.expressions import ExpressionError, Facts, parse
+
+CACHE, CONFIG, COMPRESSION = (
+    "http_request_cache_settings",
+    "http_config_settings",
+    "http_response_compression",
+)
+# Each phase: the token's permission for it, and the one action that its rules have.
+PHASES = {
+    CACHE: ("Cache Rules", "set_cache_settings"),
+    CONFIG: ("Config Rules", "set_config"),
+    COMPRESSION: ("Response Compression", "compress_response"),
+}
+# How many rules a phase holds, by plan.
+LIMITS = {"free": 10, "pro": 25, "business": 50, "enterprise": 300}
+RULE_FIELDS = {
+    "id", "ref", "expression", "action", "action_parameters", "description", "enabled", "logging",
+    "categories", "exposed_credential_check", "ratelimit",
+}  # fmt: skip
+RULESET_FIELDS = {"rules", "name", "description"}
+POLISH = ("off", "lossless", "lossy", "webp")
+ALGORITHMS = ("none", "auto", "default", "gzip", "brotli", "zstd")
+SSL = ("off", "flexible", "full", "strict", "origin_pull")
+CONFIG_FLAGS = {
+    "automatic_https_rewrites", "bic", "content_converter", "email_obfuscation", "fonts",
+    "hotlink_protection", "mirage", "opportunistic_encryption", "redirects_for_ai_training",
+    "rocket_loader", "server_side_excludes", "sxg",
+}  # fmt: skip
+CONFIG_WORDS: dict[str, tuple[str, ...]] = {
+    "polish": POLISH,
+    "ssl": SSL,
+    "security_level": ("off", "essentially_off", "low", "medium", "high", "under_attack"),
+    "request_body_buffering": ("none", "standard", "full"),
+    "response_body_buffering": ("none", "standard"),
+}
+CONFIG_SWITCHES = {"disable_apps", "disable_pay_per_crawl", "disable_rum", "disable_zaraz"}
+CACHE_FLAGS = {
+    "cache", "origin_cache_control", "origin_error_page_passthru", "respect_strong_etags", "strip_etags",
+    "strip_last_modified", "strip_set_cookie",
+}  # fmt: skip
+CACHE_OBJECTS = {
+    "browser_ttl", "cache_key", "cache_reserve", "edge_ttl", "serve_stale", "shared_dictionary", "vary",
+}  # fmt: skip
+
+
+class Rulesets:
+    """The entry points of the zone's phases."""
+
+    def __init__(self, store: Store, plan: Callable[[], str]) -> None:
+        self._store = store
+        self._plan = plan
+
+    def clear(self) -> None:
+        """Forget all of them, as in a fresh zone."""
+        self._store.data["rulesets"] = []
+
+    @property
+    def all(self) -> list[dict[str, Any]]:
+        """Every ruleset with its rules, as the API shows it."""
+        return list(self._store.data["rulesets"])
+
+    def matching(self, phase: str, facts: Facts) -> Iterator[dict[str, Any]]:
+        """Yield the action parameters of the enabled rules of a phase that a request matches, in order."""
+        for ruleset in self.all:
+            if ruleset["phase"] == phase:
+                for rule in ruleset["rules"]:
+                    if rule["enabled"] and parse(rule["expression"], phase == COMPRESSION)(facts):
+                        yield rule["action_parameters"]
+
+    def routes(self, zone: str) -> list[Route]:
+        """Return the routes below the zone's path."""
+
+        def by_phase(call: Call) -> Sequence[str]:
+            known = PHASES.get(call.found["phase"])
+            return known[:1] if known else [name for name, _ in PHASES.values()]
+
+        def by_id(call: Call) -> Sequence[str]:
+            found = [PHASES[ruleset["phase"]][0] for ruleset in self.all if ruleset["id"] == call.found["id"]]
+            return found or [name for name, _ in PHASES.values()]
+
+        def by_any(call: Call) -> Sequence[str]:
+            return [name for name, _ in PHASES.values()]
+
+        base = zone + "/rulesets"
+        one = base + r"/(?P<id>[0-9a-f]{32})"
+        entry = base + r"/phases/(?P<phase>[^/]+)/entrypoint"
+        return [
+            Route(base, by_any, {"GET": self._list}, "rulesets"),
+            Route(entry, by_phase, {"GET": self._entrypoint, "PUT": self._put_entrypoint}, "rulesets"),
+            Route(one, by_id, {"GET": self._get, "PUT": self._put, "DELETE": self._delete}, "rulesets"),
+            Route(one + "/rules", by_id, {"POST": self._add_rule}, "rulesets"),
+            Route(
+                one + r"/rules/(?P<rule>[^/]+)",
+                by_id,
+                {"PATCH": self._change_rule, "DELETE": self._remove_rule},
+                "rulesets",
+            ),
+        ]
+
+    # Rulesets.
+
+    def _list(self, call: Call) -> dict[str, Any]:
+        return {"result": [{k: v for k, v in ruleset.items() if k != "rules"} for ruleset in self.all]}
+
+    def _entrypoint(self, call: Call) -> dict[str, Any]:
+        phase = _phase(call)
+        found = next((ruleset for ruleset in self.all if ruleset["phase"] == phase), None)
+        if not found:
+            raise ApiError(404, 10003, f"could not find entrypoint ruleset in the {phase} phase")
+        return {"result": found}
+
+    def _put_entrypoint(self, call: Call) -> dict[str, Any]:
+        phase = _phase(call)
+        found = next((ruleset for ruleset in self.all if ruleset["phase"] == phase), None)
+        fresh = {
+            "id": identifier(), "name": "default", "description": "", "kind": "zone", "phase": phase,
+            "version": "0", "rules": [],
+        }  # fmt: skip
+        return self._write(call, found or fresh)
+
+    def _get(self, call: Call) -> dict[str, Any]:
+        return {"result": self._find(call)}
+
+    def _put(self, call: Call) -> dict[str, Any]:
+        return self._write(call, self._find(call))
+
+    def _delete(self, call: Call) -> dict[str, Any]:
+        found = self._find(call)
+        self._store.data["rulesets"].remove(found)
+        self._store.save()
+        return {}
+
+    def _find(self, call: Call) -> dict[str, Any]:
+        wanted = call.found["id"]
+        found = next((ruleset for ruleset in self.all if ruleset["id"] == wanted), None)
+        if not found:
+            raise ApiError(404, 10001, f'could not find ruleset "{wanted}"')
+        return found
+
+    def _write(self, call: Call, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace a ruleset by the body's; without rules there, it keeps those it has."""
+        _known(call.body, RULESET_FIELDS)
+        wanted = call.fields
+        after: dict[str, Any] = {
+            **before,
+            **{key: wanted[key] for key in ("name", "description") if key in wanted},
+        }
+        rules = wanted.get("rules", before["rules"])
+        if not isinstance(rules, list):
+            raise ApiError(400, 10012, 'invalid JSON: "rules" is not a list', pointer="/rules")
+        if "rules" in wanted:
+            kept = list(before["rules"])
+            after["rules"] = [
+                self._rule(before["phase"], rule, kept, f"/rules/{place}") for place, rule in enumerate(rules)
+            ]
+        return self._commit(call, after)
+
+    def _commit(self, call: Call, ruleset: dict[str, Any]) -> dict[str, Any]:
+        """Check a ruleset as a whole, store it as a new version and return it; null for a dry run."""
+        limit = LIMITS[self._plan()]
+        if len(ruleset["rules"]) > limit:
+            raise ApiError(
+                400, 20120,
+                f"exceeded maximum number of rules in the phase {ruleset['phase']}: "
+                f"{len(ruleset['rules'])} out of {limit}",
+            )  # fmt: skip
+        refs = [rule["ref"] for rule in ruleset["rules"]]
+        for place, ref in enumerate(refs):
+            if ref in refs[:place]:
+                raise ApiError(
+                    400, 20108,
+                    f"'{ref}' is not a valid value for ref because it is not unique in the ruleset",
+                    pointer=f"/rules/{place}/ref",
+                )  # fmt: skip
+        if call.query.get("dry_run", "").lower() == "true":
+            return {"result": None}
+        ruleset = {**ruleset, "version": str(int(ruleset["version"]) + 1), "last_updated": now()}
+        stored = self._store.data["rulesets"]
+        place = next((i for i, found in enumerate(stored) if found["id"] == ruleset["id"]), len(stored))
+        stored[place : place + 1] = [ruleset]
+        self._store.save()
+        return {"result": ruleset}
+
+    # Rules.
+
+    def _add_rule(self, call: Call) -> dict[str, Any]:
+        ruleset = copy.deepcopy(self._find(call))
+        position, wanted = _split(call)
+        if "id" in wanted:
+            raise ApiError(400, 10012, 'invalid JSON: unknown field "id"', pointer="/id")
+        # A new rule's ref must be its own: only _commit decides whether it is.
+        rule = self._rule(ruleset["phase"], wanted, [], "")
+        rules = ruleset["rules"]
+        rules.insert(len(rules) if position is None else _place(position, rules), rule)
+        return self._commit(call, ruleset)
+
+    def _change_rule(self, call: Call) -> dict[str, Any]:
+        """Replace a rule by the body's, or move it where the body has a position; both are one version."""
+        ruleset = copy.deepcopy(self._find(call))
+        rules = ruleset["rules"]
+        before = _find_rule(call, rules)
+        position, wanted = _split(call)
+        after = before
+        if wanted or position is None:
+            after = self._rule(ruleset["phase"], {**wanted, "id": before["id"]}, [before], "")
+        place = rules.index(before)
+        if position is None:
+            rules[place] = after
+        else:
+            rules.remove(before)
+            rules.insert(_place(position, rules), after)
+        return self._commit(call, ruleset)
+
+    def _remove_rule(self, call: Call) -> dict[str, Any]:
+        ruleset = copy.deepcopy(self._find(call))
+        ruleset["rules"].remove(_find_rule(call, ruleset["rules"]))
+        return self._commit(call, ruleset)
+
+    def _rule(self, phase: str, wanted: Any, kept: list[dict[str, Any]], pointer: str) -> dict[str, Any]:
+        """Check a rule and return it as it is stored; takes from `kept` the one that it continues."""
+        _known(wanted, RULE_FIELDS, pointer)
+        before = next(
+            (
+                rule
+                for key in ("id", "ref")
+                for rule in kept
+                if wanted.get(key) is not None and rule[key] == wanted[key]
+            ),
+            None,
+        )
+        if before is not None:
+            kept.remove(before)
+        elif "id" in wanted:
+            raise ApiError(
+                400, 20019, f'could not find rule "{wanted["id"]}" in the ruleset', pointer=f"{pointer}/id"
+            )
+        action = PHASES[phase][1]
+        if wanted.get("action") != action:
+            said = f"'{wanted.get('action', '')}' is not a valid value for action"
+            raise ApiError(
+                400, 20016, f"{said} because it is not allowed in the phase {phase}",
+                pointer=f"{pointer}/action",
+            )  # fmt: skip
+        _check_expression(wanted.get("expression"), phase, pointer)
+        parameters = wanted.get("action_parameters")
+        CHECKS[phase](parameters, f"{pointer}/action_parameters")
+        for key, kind in (("description", str), ("ref", str), ("enabled", bool)):
+            if key in wanted and (not isinstance(wanted[key], kind) or (key == "ref" and not wanted[key])):
+                raise _invalid(wanted[key], key, f"{pointer}/{key}")
+        own = before["id"] if before else identifier()
+        rule = {
+            "id": own,
+            "version": "1",
+            "ref": own,
+            "description": "",
+            "enabled": True,
+            **{key: value for key, value in wanted.items() if key != "id"},
+            "last_updated": now(),
+        }
+        if before:
+            volatile = ("version", "last_updated")
+            if all(before.get(key) == value for key, value in rule.items() if key not in volatile) and (
+                before.keys() == rule.keys()
+            ):
+                return before
+            rule["version"] = str(int(before["version"]) + 1)
+        return rule
+
+
+def _phase(call: Call) -> str:
+    phase = call.found["phase"]
+    if phase not in PHASES:
+        raise ApiError(400, 10002, f"'{phase}' is not a valid value for phase")
+    return phase
+
+
+def _find_rule(call: Call, rules: list[dict[str, Any]]) -> dict[str, Any]:
+    wanted = call.found["rule"]
+    found = next((rule for rule in rules if rule["id"] == wanted), None)
+    if not found:
+        raise ApiError(404, 10003, f'could not find rule "{wanted}" in ruleset "{call.found["id"]}"')
+    return found
+
+
+def _split(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return where a rule is to go, and the rule."""
+    wanted = call.fields
+    if call.body != wanted:
+        raise ApiError(400, 10012, "invalid JSON: the body is no object")
+    position = wanted.pop("position", None)
+    if position is not None and (
+        not isinstance(position, dict)
+        or len(position) != 1
+        or not isinstance(position.get("index", 1), int)
+        or not position.keys() <= {"before", "after", "index"}
+    ):
+        raise _invalid(position, "position", "/position")
+    return position, wanted
+
+
+def _place(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> int:
+    """Return the index that a position means among the other rules."""
+    if "index" in position:
+        if not 1 <= position["index"] <= len(rules) + 1:
+            raise _invalid(position["index"], "index", "/position/index")
+        return int(position["index"]) - 1
+    key = "before" if "before" in position else "after"
+    if not position[key]:
+        return 0 if key == "before" else len(rules)
+    place = next((i for i, rule in enumerate(rules) if rule["id"] == position[key]), None)
+    if place is None:
+        raise _invalid(position[key], key, f"/position/{key}")
+    return place + (key == "after")
+
+
+def _known(value: Any, fields: set[str], pointer: str = "") -> None:
+    if not isinstance(value, dict):
+        raise ApiError(400, 10012, "invalid JSON: not an object", pointer=pointer)
+    if unknown := sorted(value.keys() - fields):
+        raise ApiError(
+            400, 10012, f'invalid JSON: unknown field "{unknown[0]}"', pointer=f"{pointer}/{unknown[0]}"
+        )
+
+
+def _invalid(value: object, name: str, pointer: str) -> ApiError:
+    return ApiError(400, 20021, f"'{value}' is not a valid value for {name}", pointer=pointer)
+
+
+def _check_expression(text: object, phase: str, pointer: str) -> None:
+    start = f"'{'' if text is None else text}' is not a valid value for expression because"
+    if not isinstance(text, str) or not text.strip():
+        raise ApiError(400, 20125, f"{start} the expression cannot be blank", pointer=f"{pointer}/expression")
+    try:
+        parse(text, phase == COMPRESSION)
+    except ExpressionError as error:
+        raise ApiError(
+            400, 20127, f"{start} could not parse filter expression: {error}", pointer=f"{pointer}/expression"
+        ) from None
+
+
+def _check_config(parameters: Any, pointer: str) -> None:
+    _known(parameters, CONFIG_FLAGS | CONFIG_WORDS.keys() | CONFIG_SWITCHES | {"autominify"}, pointer)
+    if not parameters:
+        raise ApiError(400, 20021, "action parameters are required for set_config", pointer=pointer)
+    for name, value in parameters.items():
+        flag = name in CONFIG_FLAGS and isinstance(value, bool)
+        switch = name in CONFIG_SWITCHES and value is True
+        word = isinstance(value, str) and value in CONFIG_WORDS.get(name, ())
+        if not (flag or switch or word or (name == "autominify" and isinstance(value, dict))):
+            raise _invalid(value, name, f"{pointer}/{name}")
+
+
+def _check_cache(parameters: Any, pointer: str) -> None:
+    others = {"additional_cacheable_ports", "read_timeout"}
+    _known(parameters, CACHE_FLAGS | CACHE_OBJECTS | others, pointer)
+    if not parameters:
+        raise ApiError(400, 20021, "action parameters are required for set_cache_settings", pointer=pointer)
+    for name, value in parameters.items():
+        if (name in CACHE_FLAGS and not isinstance(value, bool)) or (
+            name in CACHE_OBJECTS and not isinstance(value, dict)
+        ):
+            raise _invalid(value, name, f"{pointer}/{name}")
+    _check_ttl(parameters.get("edge_ttl", {}), f"{pointer}/edge_ttl")
+
+
+def _check_ttl(ttl: Mapping[str, Any], pointer: str) -> None:
+    modes = ("respect_origin", "bypass_by_default", "override_origin")
+    if ttl and ttl.get("mode") not in modes:
+        raise _invalid(ttl.get("mode"), "mode", f"{pointer}/mode")
+    seconds = ttl.get("default", 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 0:
+        raise _invalid(seconds, "default", f"{pointer}/default")
+
+
+def _check_compression(parameters: Any, pointer: str) -> None:
+    _known(parameters, {"algorithms"}, pointer)
+    algorithms = parameters.get("algorithms")
+    if not isinstance(algorithms, list) or not algorithms:
+        raise ApiError(400, 20021, "algorithms are required for compress_response", pointer=pointer)
+    for place, algorithm in enumerate(algorithms):
+        if not isinstance(algorithm, dict) or algorithm.get("name") not in ALGORITHMS:
+            raise _invalid(algorithm, "algorithm", f"{pointer}/algorithms/{place}")
+
+
+CHECKS: dict[str, Callable[[Any, str], None]] = {
+    CACHE: _check_cache,
+    CONFIG: _check_config,
+    COMPRESSION: _check_compression,
+}
