@@ -13,10 +13,9 @@ import pytest
 import uvicorn
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from starlette.applications import Starlette
-from starlette.routing import Route
 
-from emulator.api import METHODS, PREFIX, Api, Fault
+from emulator.api import PREFIX, Api
+from emulator.faults import Fault
 from emulator.zone import Fresh, Zone
 from plugins.module_utils import cloudflare_api
 from plugins.modules import cloudflare_zone_settings as module
@@ -34,9 +33,8 @@ def emulated(tmp_path_factory):
     fresh = Fresh("example.com", settings={"ssl": "flexible", "websockets": "off", "rocket_loader": "on"})
     zone = Zone(folder / "zone.json", fresh)
     api = Api(zone, TOKEN)
-    app = Starlette(routes=[Route(PREFIX + "/{path:path}", api.__call__, methods=METHODS)])
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, http="h11", lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(api, http="h11", lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}{PREFIX}"
