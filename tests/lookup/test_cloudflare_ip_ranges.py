@@ -11,10 +11,9 @@ import pytest
 import uvicorn
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
-from starlette.applications import Starlette
-from starlette.routing import Route
 
-from emulator.api import METHODS, PREFIX, Api, Fault
+from emulator.api import PREFIX, Api
+from emulator.faults import Fault
 from emulator.zone import Fresh, Zone
 from plugins.lookup.cloudflare_ip_ranges import check, ranges
 
@@ -26,9 +25,8 @@ AT_ONCE = {"retry-after-ms": "1"}
 def emulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cloudflare")
     api = Api(Zone(folder / "zone.json", Fresh("example.com")), "x" * 40, LISTED)
-    app = Starlette(routes=[Route(PREFIX + "/{path:path}", api.__call__, methods=METHODS)])
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, http="h11", lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(api, http="h11", lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         yield SimpleNamespace(api=api, url=f"http://127.0.0.1:{listener.getsockname()[1]}{PREFIX}")
