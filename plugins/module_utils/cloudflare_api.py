@@ -12,7 +12,7 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ TOKEN_CODES = {1000, 6111, 9103, 9106, 9109, 10000}
 ROUTE_CODES = {7000, 7003}
 PLAN_CODE = 1015
 
+# What a token's verification says of one that is good.
+ACTIVE = "active"
 TOKENS_PAGE = "dash.cloudflare.com/profile/api-tokens"
 ZONE_NAME = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -51,12 +53,21 @@ ZONE_ID = re.compile(r"[0-9a-f]{32}")
 class CloudflareFailure(Exception):
     """A call did not succeed; the text is the sentence for the user: what, why, and the remedy.
 
-    `codes` are Cloudflare's own error codes; empty where no answer came or where it had none.
+    `codes` are Cloudflare's own error codes, `status` the answer's; empty and 0 where no answer came.
+    `missing` names the permissions that the token, known to be valid, lacks for it.
     """
 
-    def __init__(self, sentence: str, codes: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        codes: frozenset[int] = frozenset(),
+        status: int = 0,
+        missing: Sequence[str] = (),
+    ) -> None:
         super().__init__(sentence)
         self.codes = codes
+        self.status = status
+        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -215,7 +226,12 @@ class CloudflareApi:
         codes = frozenset(code for code, _ in errors)
         # Only then does Cloudflare's answer leave open whether the token is bad or merely lacks a permission.
         token_status = self._token_status() if doubts_token(call, reply, codes) else ""
-        raise CloudflareFailure(explain(call, reply, errors, token_status, self.base_url), codes)
+        raise CloudflareFailure(
+            explain(call, reply, errors, token_status, self.base_url),
+            codes,
+            reply.status,
+            [call.needs] if token_status == ACTIVE else (),
+        )
 
     def find_zone(self, name: str) -> Zone:
         """Return the zone of that name."""
@@ -246,7 +262,7 @@ class CloudflareApi:
     def _token_status(self) -> str:
         """Return active, disabled or expired; 'refused' for a token that is not known; '' when untold."""
         if self._token_is_good:
-            return "active"
+            return ACTIVE
         try:
             reply = self._send(Call("get", "/user/tokens/verify", "verify the API token", ""))
         except CloudflareFailure:
@@ -371,7 +387,7 @@ def token_cause(needs: str, status: str) -> str:
     permit = f"add the permission {needs} for this zone to the token at {TOKENS_PAGE}"
     renew = f"make a new one at {TOKENS_PAGE} and give it as api_token"
     match status:
-        case "active":
+        case "active":  # ACTIVE, which a pattern would take for a name
             return f"the API token is valid but lacks a permission; {permit}."
         case "expired" | "disabled":
             return f"the API token is {status}; {renew}."
@@ -429,11 +445,16 @@ def open_api(module: AnsibleModule) -> CloudflareApi:
 def open_zone(module: AnsibleModule) -> tuple[CloudflareApi, Zone]:
     """Return client and zone for the common arguments; raises CloudflareFailure."""
     api = open_api(module)
+    return api, zone_of(module, api)
+
+
+def zone_of(module: AnsibleModule, api: CloudflareApi) -> Zone:
+    """Return the zone for the common arguments; raises CloudflareFailure."""
     zone_id = module.params["zone_id"]
     if zone_id is None:
-        return api, api.find_zone(module.params["zone"])
+        return api.find_zone(module.params["zone"])
     if not ZONE_ID.fullmatch(zone_id):
         raise CloudflareFailure(
             f"zone_id is '{zone_id}': give the 32 hexadecimal digits of the zone's overview page."
         )
-    return api, Zone(zone_id, zone_id)
+    return Zone(zone_id, zone_id)
