@@ -98,7 +98,7 @@ class Rulesets:
         one = base + r"/(?P<id>[0-9a-f]{32})"
         entry = base + r"/phases/(?P<phase>[^/]+)/entrypoint"
         return [
-            Route(base, by_any, {"GET": self._list}, "rulesets"),
+            Route(base, by_any, {"GET": self._list, "POST": self._create}, "rulesets"),
             Route(entry, by_phase, {"GET": self._entrypoint, "PUT": self._put_entrypoint}, "rulesets"),
             Route(one, by_id, {"GET": self._get, "PUT": self._put, "DELETE": self._delete}, "rulesets"),
             Route(one + "/rules", by_id, {"POST": self._add_rule}, "rulesets"),
@@ -115,6 +115,23 @@ class Rulesets:
     def _list(self, call: Call) -> dict[str, Any]:
         return {"result": [{k: v for k, v in ruleset.items() if k != "rules"} for ruleset in self.all]}
 
+    def _create(self, call: Call) -> dict[str, Any]:
+        """Make the ruleset of a phase that has none."""
+        _known(call.body, RULESET_FIELDS | {"kind", "phase"})
+        wanted = call.fields
+        kind, phase, name = wanted.pop("kind", ""), wanted.pop("phase", ""), wanted.get("name")
+        said = f"'{kind}' is not a valid value for kind"
+        if kind != "zone":
+            raise ApiError(400, 20217, said, pointer="/kind")
+        if phase not in PHASES:
+            raise ApiError(400, 10002, f"'{phase}' is not a valid value for phase", pointer="/phase")
+        if not isinstance(name, str) or not name:
+            raise _invalid(name, "name", "/name")
+        if any(ruleset["phase"] == phase for ruleset in self.all):
+            said += f" because exceeded maximum number of zone rulesets for phase {phase}"
+            raise ApiError(400, 20217, said, pointer="/kind")
+        return self._write(Call(call.found, call.query, wanted), _fresh(phase))
+
     def _entrypoint(self, call: Call) -> dict[str, Any]:
         phase = _phase(call)
         found = next((ruleset for ruleset in self.all if ruleset["phase"] == phase), None)
@@ -125,11 +142,7 @@ class Rulesets:
     def _put_entrypoint(self, call: Call) -> dict[str, Any]:
         phase = _phase(call)
         found = next((ruleset for ruleset in self.all if ruleset["phase"] == phase), None)
-        fresh = {
-            "id": identifier(), "name": "default", "description": "", "kind": "zone", "phase": phase,
-            "version": "0", "rules": [],
-        }  # fmt: skip
-        return self._write(call, found or fresh)
+        return self._write(call, found or _fresh(phase))
 
     def _get(self, call: Call) -> dict[str, Any]:
         return {"result": self._find(call)}
@@ -278,6 +291,14 @@ class Rulesets:
                 return before
             rule["version"] = str(int(before["version"]) + 1)
         return rule
+
+
+def _fresh(phase: str) -> dict[str, Any]:
+    """Return a ruleset of no rules that is not stored yet."""
+    return {
+        "id": identifier(), "name": "default", "description": "", "kind": "zone", "phase": phase,
+        "version": "0", "rules": [],
+    }  # fmt: skip
 
 
 def _phase(call: Call) -> str:

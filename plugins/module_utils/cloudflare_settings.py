@@ -20,6 +20,7 @@ REFUSALS = {
     1007: NO_VALUE,
     1008: NO_VALUE,
     **dict.fromkeys(LOCKED_CODES, LOCKED + "."),
+    PLAN_CODE: "the zone's plan does not include it; leave it out or change the plan.",
 }
 ARGO = "Argo Smart Routing"
 NOT_ENTITLED = (
@@ -79,18 +80,8 @@ class Settings:
         self.warnings: list[str] = []
 
     def read(self) -> list[Thing]:
-        """Read each setting; the names that Cloudflare does not know are refused together."""
-        things: list[Thing] = []
-        unknown: list[str] = []
-        for name, value in self._wanted.items():
-            try:
-                things.append(self._thing(name, value))
-            except CloudflareFailure as failure:
-                if not failure.codes & {1006}:
-                    raise
-                unknown.append(str(failure))
-        if unknown:
-            raise CloudflareFailure(" ".join([*unknown, "Nothing was written."]))
+        """Read each setting."""
+        things = [self._thing(name, value) for name, value in self._wanted.items()]
         if "ssl" in self._wanted and PIN not in self._wanted:
             things.extend(self._pin())
         return in_writing_order(things)
@@ -110,9 +101,14 @@ class Settings:
         try:
             before, editable = value_of(self._api, call)
         except CloudflareFailure as failure:
-            if not failure.codes & LOCKED_CODES:
+            thing = Thing(f"setting {name}", None, value, lambda: None)
+            if failure.codes & LOCKED_CODES:
+                thing.locked = str(failure)
+            elif failure.codes & {1006}:
+                thing.wrong = str(failure)
+            else:
                 raise
-            return Thing(f"setting {name}", None, value, lambda: None, locked=str(failure))
+            return thing
         wanted = in_cloudflares_form(value, before)
         locked = "" if editable else f"Can't set zone setting {name} to {one_line(wanted)}: {LOCKED}."
         return Thing(f"setting {name}", before, wanted, lambda: self._write(name, wanted), locked)
@@ -124,8 +120,8 @@ class Settings:
         except CloudflareFailure as failure:
             self.warnings.append(f"Cloudflare may change the SSL mode by itself. {failure}")
             return []
-        if pin.locked and pin.differs:
-            self.warnings.append(f"Cloudflare may change the SSL mode by itself. {pin.locked}")
+        if (pin.locked and pin.differs) or pin.wrong:
+            self.warnings.append(f"Cloudflare may change the SSL mode by itself. {pin.locked}{pin.wrong}")
             return []
         pin.optional = True
         return [pin]

@@ -22,6 +22,8 @@ class Thing:
     """Makes it so and returns what Cloudflare made of it; raises CloudflareFailure."""
     locked: str = ""
     """Why it can't be had, as a sentence; empty where it can."""
+    wrong: str = ""
+    """Why nobody can have it, as a sentence: there is no such thing."""
     optional: bool = False
     """A failure to write it is a warning, not an error."""
 

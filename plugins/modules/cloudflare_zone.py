@@ -362,8 +362,11 @@ class Run:
         locked = [thing for thing in self.all() if thing.differs and thing.locked]
         for thing in locked:
             self.give_up(thing, thing.locked)
-        if locked and not self.tolerant:
-            raise CloudflareFailure(" ".join([*(thing.locked for thing in locked), "Nothing was written."]))
+        refused = [thing.wrong for thing in self.all() if thing.wrong]
+        if not self.tolerant:
+            refused += [thing.locked for thing in locked]
+        if refused:
+            raise CloudflareFailure(" ".join([*refused, "Nothing was written."]))
         self.values = {thing.name: thing.before for thing in self.all()}
 
     def all(self) -> list[Thing]:

@@ -1,5 +1,6 @@
-"""cloudflare_zone_settings over the emulated Cloudflare: what it writes, what it says when it can't."""
+"""cloudflare_zone over the emulated Cloudflare: what it writes, what it says when it can't."""
 
+import copy
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -15,10 +17,10 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 
 from emulator.api import PREFIX, Api
-from emulator.faults import Fault
+from emulator.faults import Edit, Fault
 from emulator.zone import Fresh, Zone
-from plugins.module_utils import cloudflare_api
-from plugins.modules import cloudflare_zone_settings as module
+from plugins.module_utils import cloudflare_api, cloudflare_rules, cloudflare_settings, cloudflare_things
+from plugins.modules import cloudflare_zone as module
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
@@ -77,6 +79,11 @@ def run(cloudflare, capsys):
     return call
 
 
+def changed(said):
+    """Return the names of what changed, in order; of settings without the word."""
+    return [change["thing"].removeprefix("setting ") for change in said["changes"]]
+
+
 @pytest.fixture
 def fault(cloudflare):
     """Let the API answer the next requests for a path with something else."""
@@ -91,11 +98,13 @@ def fault(cloudflare):
 
 
 def written(cloudflare):
-    """Return (setting, value) of every write that the API saw, in order."""
+    """Return (setting, value) of every write of a setting that the API saw, in order."""
     return [
         (entry["path"].rsplit("/", 1)[1], entry["body"]["value"])
         for entry in cloudflare.api.journal
         if entry["method"] != "GET"
+        and "/settings/" in entry["path"]
+        and "permission_check" not in entry["path"]
     ]
 
 
@@ -120,15 +129,17 @@ def test_sets_what_the_guide_asks_in_an_order_that_serves(run, cloudflare):
         ("websockets", "on"),
     ]
     assert said["changed"]
-    assert said["changed_settings"] == [name for name, _ in written(cloudflare)]
+    assert changed(said) == [name for name, _ in written(cloudflare)]
     assert said["zone_id"] == cloudflare.zone.id
-    assert said["before"] == {
+    assert said["before"]["settings"] == {
         "ssl_automatic_mode": "auto",
         "rocket_loader": "on",
         "ssl": "flexible",
         "websockets": "off",
     }
-    assert said["after"] == {name: cloudflare.zone.value(name) for name in said["before"]}
+    assert said["after"]["settings"] == {
+        name: cloudflare.zone.value(name) for name in said["before"]["settings"]
+    }
 
 
 def test_a_second_run_writes_nothing_and_asks_once_for_each_thing(run, cloudflare):
@@ -136,7 +147,7 @@ def test_a_second_run_writes_nothing_and_asks_once_for_each_thing(run, cloudflar
     cloudflare.api.journal.clear()
     said = run()
     assert not said["changed"]
-    assert said["changed_settings"] == []
+    assert said["changes"] == []
     assert said["diff"] == []
     assert [entry["method"] for entry in cloudflare.api.journal] == ["GET"] * 5  # the zone and four settings
 
@@ -151,7 +162,8 @@ def test_a_dry_run_says_what_a_run_does_and_writes_nothing(run, cloudflare):
     dry = run(check=True)
     assert written(cloudflare) == []
     assert cloudflare.zone.value("ssl") == "flexible"
-    assert run() == dry
+    wet = run()
+    assert {**wet, "calls": None} == {**dry, "calls": None}
 
 
 def test_the_diff_shows_what_changes_setting_by_setting(run):
@@ -171,14 +183,14 @@ def test_the_diff_shows_what_changes_setting_by_setting(run):
 
 
 def test_a_mapping_has_a_line_for_each_key_in_the_diff():
-    diff = module.as_diff("minify", {"js": "on", "css": "off"}, {"js": "on", "css": "on"})
+    diff = cloudflare_things.as_diff("minify", {"js": "on", "css": "off"}, {"js": "on", "css": "on"})
     assert diff["before"].splitlines() == ["{", '  "css": "off",', '  "js": "on"', "}"]
     assert diff["after"].splitlines() == ["{", '  "css": "on",', '  "js": "on"', "}"]
 
 
 def test_only_what_differs_is_written(run, cloudflare):
     cloudflare.zone.put_settings({"ssl": "full", "websockets": "on"})
-    assert run(settings={"ssl": "full", "websockets": True, "http3": True})["changed_settings"] == [
+    assert changed(run(settings={"ssl": "full", "websockets": True, "http3": True})) == [
         "ssl_automatic_mode",
         "http3",
     ]
@@ -199,6 +211,8 @@ def test_numbers_and_booleans_take_the_form_that_cloudflare_has(run, cloudflare)
     [
         (True, "off", "on"),
         (False, None, "off"),
+        (True, "zrt", "zrt"),
+        (False, "zrt", "off"),
         (False, True, False),
         (1.2, "1.0", "1.2"),
         (600, 14400, 600),
@@ -208,7 +222,7 @@ def test_numbers_and_booleans_take_the_form_that_cloudflare_has(run, cloudflare)
     ],
 )
 def test_values_from_yaml(value, current, wanted):
-    assert module.in_cloudflares_form(value, current) == wanted
+    assert cloudflare_settings.in_cloudflares_form(value, current) == wanted
 
 
 def test_https_is_required_no_longer_before_it_is_gone(run, cloudflare):
@@ -240,8 +254,8 @@ def test_a_mode_that_can_not_be_pinned_is_a_warning(run, cloudflare, fault):
     fault("/ssl_automatic_mode", 400, (1057, "cannot be modified"), method="PATCH")
     said = run()
     assert cloudflare.zone.value("ssl") == "full"
-    assert said["changed_settings"] == ["rocket_loader", "ssl", "websockets"]
-    assert said["after"]["ssl_automatic_mode"] == "auto"
+    assert changed(said) == ["rocket_loader", "ssl", "websockets"]
+    assert said["after"]["settings"]["ssl_automatic_mode"] == "auto"
     assert "Cloudflare may change the SSL mode by itself." in warnings(said)
 
 
@@ -264,6 +278,426 @@ def test_an_automatic_mode_that_is_asked_for_is_kept(run, cloudflare):
 def test_nothing_is_pinned_where_ssl_is_not_asked_for(run, cloudflare):
     run(settings={"websockets": True})
     assert written(cloudflare) == [("websockets", "on")]
+
+
+# Rules.
+
+CACHE = {
+    "phase": "http_request_cache_settings",
+    "ref": "ours",
+    "action": "set_cache_settings",
+    "action_parameters": {"cache": False},
+    "expression": 'starts_with(http.request.uri.path, "/ws/")',
+}
+CONFIG = {
+    "phase": "http_config_settings",
+    "ref": "ours",
+    "action": "set_config",
+    "action_parameters": {"rocket_loader": False, "polish": "off"},
+    "expression": 'starts_with(http.request.uri.path, "/ws/")',
+}
+
+
+def foreign(number, **more):
+    """Return somebody else's cache rule."""
+    return {
+        "ref": f"theirs_{number}",
+        "action": "set_cache_settings",
+        "action_parameters": {"cache": True},
+        "expression": f'http.request.uri.path eq "/{number}"',
+        "description": "Theirs",
+        **more,
+    }
+
+
+def entrypoint(cloudflare, phase=CACHE["phase"]):
+    """Return the phase's rules as the API shows them; None where it has no ruleset."""
+    rulesets = {ruleset["phase"]: ruleset["rules"] for ruleset in cloudflare.zone.rulesets.all}
+    return copy.deepcopy(rulesets.get(phase))
+
+
+def edit(cloudflare, method, path, body=None):
+    """Write to the phase of the cache as somebody else."""
+    return cloudflare.api.edit(Edit(method, "/zones/{zone}/rulesets" + path, body))["result"]
+
+
+def theirs(rules):
+    return [rule for rule in rules or [] if rule["ref"] != "ours"]
+
+
+def ours(rules):
+    return next((rule for rule in rules or [] if rule["ref"] == "ours"), None)
+
+
+def writes(cloudflare):
+    """Return every request of the journal that wrote something."""
+    return [
+        (entry["method"], entry["path"].split("/rulesets")[-1])
+        for entry in cloudflare.api.journal
+        if entry["method"] != "GET" and entry["status"] == 200 and "dry_run" not in entry["query"]
+    ]
+
+
+ENTRYPOINT = f"/phases/{CACHE['phase']}/entrypoint"
+
+
+def test_a_phase_without_rules_gets_ours(run, cloudflare):
+    said = run(settings=None, rules=[CACHE, CONFIG])
+    assert [change["how"] for change in said["changes"]] == ["missing", "missing"]
+    assert len(entrypoint(cloudflare)) == len(entrypoint(cloudflare, CONFIG["phase"])) == 1
+    assert entrypoint(cloudflare)[0]["action_parameters"] == {"cache": False}
+    cloudflare.api.journal.clear()
+    assert not run(settings=None, rules=[CACHE, CONFIG])["changed"]
+    assert [entry["method"] for entry in cloudflare.api.journal] == ["GET"] * 3  # the zone and two phases
+
+
+def test_ours_comes_last_and_theirs_keep_content_and_order(run, cloudflare):
+    edit(cloudflare, "PUT", ENTRYPOINT, {"rules": [foreign(1), foreign(2, enabled=False)]})
+    before = entrypoint(cloudflare)
+    run(settings=None, rules=[CACHE])
+    assert entrypoint(cloudflare)[:2] == before
+    assert ours(entrypoint(cloudflare)) is not None
+    said = run(settings=None, rules=[{"phase": CACHE["phase"], "ref": "ours", "state": "absent"}])
+    assert [change["how"] for change in said["changes"]] == ["added"]
+    assert entrypoint(cloudflare) == before
+
+
+def test_ours_changed_by_hand_is_set_back_where_it_stands(run, cloudflare):
+    altered = {**CACHE, "enabled": False}
+    del altered["phase"]
+    edit(cloudflare, "PUT", ENTRYPOINT, {"rules": [foreign(1), altered, foreign(2)]})
+    before = entrypoint(cloudflare)
+    said = run(settings=None, rules=[CACHE])
+    assert [change["how"] for change in said["changes"]] == ["changed"]
+    after = entrypoint(cloudflare)
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1]["enabled"]
+
+
+def test_a_dry_run_of_rules_writes_nothing_and_tells_the_same(run, cloudflare):
+    dry = run(check=True, settings=None, rules=[CACHE])
+    assert entrypoint(cloudflare) is None
+    assert {entry["method"] for entry in cloudflare.api.journal} == {"GET"}
+    wet = run(settings=None, rules=[CACHE])
+    assert (wet["changes"], wet["diff"]) == (dry["changes"], dry["diff"])
+
+
+def test_a_ruleset_made_between_read_and_write_is_kept(run, cloudflare):
+    body = {"rules": [foreign(1)]}
+    made = {"method": "PUT", "path": "/zones/{zone}/rulesets" + ENTRYPOINT, "body": body}
+    # The first POST is the dry run.
+    cloudflare.api.faults.append(
+        Fault.read({"path": "/rulesets$", "method": "POST", "skip": 1, "edits": [made]})
+    )
+    said = run(settings=None, rules=[CACHE])
+    assert [rule["ref"] for rule in entrypoint(cloudflare)] == ["theirs_1", "ours"]
+    assert "Somebody else changed the rules" in warnings(said)
+
+
+def test_somebody_who_edits_ours_all_the_time_is_named(run, cloudflare):
+    body = {**CACHE, "enabled": False}
+    del body["phase"]
+    edit(cloudflare, "PUT", ENTRYPOINT, {"rules": [body, foreign(1)]})
+    gone = {"method": "PUT", "path": "/zones/{zone}/rulesets" + ENTRYPOINT}
+    faults = [{"body": {"rules": [foreign(number), {**body, "ref": "ours"}]}} for number in range(9)]
+    for fault in faults:
+        # Somebody replaces the whole ruleset, and with it the id of our rule, before each PATCH.
+        edits = [{**gone, "body": {"rules": []}}, {**gone, **fault}]
+        cloudflare.api.faults.append(
+            Fault.read({"path": "/rules/", "method": "PATCH", "times": 1, "skip": 0, "edits": edits})
+        )
+    said = run(settings=None, rules=[CACHE])
+    assert said["failed"]
+    assert "somebody else changed it 4 times" in said["msg"]
+
+
+def test_a_rule_that_cloudflare_does_not_take(run, cloudflare):
+    message = refuses(
+        run, cloudflare, "Can't write rule ours", settings=None, rules=[{**CACHE, "expression": "what?"}]
+    )
+    assert "20127" in message
+    assert entrypoint(cloudflare) is None
+
+
+class Interrupted(cloudflare_api.CloudflareApi):
+    """The API, with somebody else at work before each of our requests."""
+
+    before_each = staticmethod(lambda: None)
+
+    def call(self, call):
+        self.before_each()
+        return super().call(call)
+
+
+def somebody(random, cloudflare):
+    """Do one write that somebody else may do, theirs or to ours; return whether it touched only theirs."""
+    rules = entrypoint(cloudflare)
+    number = random.randrange(1_000_000)
+    if rules is None:
+        edit(cloudflare, "PUT", ENTRYPOINT, {"rules": [foreign(number)]})
+        return
+    ruleset = next(one["id"] for one in cloudflare.zone.rulesets.all if one["phase"] == CACHE["phase"])
+    kept = [{key: rule[key] for key in foreign(0).keys() | {"enabled"} if key in rule} for rule in rules]
+    which = random.choice(rules)["id"] if rules else None
+    match random.choice(["add", "first", "change", "move", "remove", "replace"]):
+        case "add" if len(rules) < 9:
+            edit(cloudflare, "POST", f"/{ruleset}/rules", foreign(number))
+        case "first" if len(rules) < 9:
+            edit(cloudflare, "POST", f"/{ruleset}/rules", {**foreign(number), "position": {"index": 1}})
+        case "change" if which:
+            rule = next(rule for rule in rules if rule["id"] == which)
+            body = {**foreign(number), "ref": rule["ref"], "enabled": random.random() < 0.5}
+            edit(cloudflare, "PATCH", f"/{ruleset}/rules/{which}", body)
+        case "move" if which:
+            edit(cloudflare, "PATCH", f"/{ruleset}/rules/{which}", {"position": {"index": 1}})
+        case "remove" if which:
+            edit(cloudflare, "DELETE", f"/{ruleset}/rules/{which}")
+        case "replace":
+            # As a dashboard does: the whole ruleset in another order, some left out, each rule made anew.
+            random.shuffle(kept)
+            edit(cloudflare, "PUT", f"/{ruleset}", {"rules": kept[:8]})
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_no_foreign_rule_is_lost_in_a_thousand_runs_with_somebody_else_at_work(cloudflare, block):
+    """Their rules, their order and versions are after our run what their last write made of them."""
+    zone = cloudflare_api.Zone(cloudflare.zone.id, "example.com")
+    api = Interrupted(TOKEN, cloudflare.url)
+    met = refused = 0
+    for seed in range(block * 100, block * 100 + 100):
+        random = Random(seed)
+        cloudflare.zone.rulesets.clear()
+        for _ in range(random.randrange(4)):
+            somebody(random, cloudflare)
+        if random.random() < 0.5:
+            own = {name: value for name, value in CACHE.items() if name != "phase"}
+            mixed = [*theirs(entrypoint(cloudflare)), {**own, "enabled": random.random() < 0.5}]
+            mixed = [
+                {key: rule[key] for key in {*own, "enabled", "description"} if key in rule} for rule in mixed
+            ]
+            random.shuffle(mixed)
+            edit(cloudflare, "PUT", ENTRYPOINT, {"rules": mixed})
+        last = [entrypoint(cloudflare)]
+
+        def interrupt(random=random, last=last):
+            if random.random() < 0.5:
+                somebody(random, cloudflare)
+                last[0] = entrypoint(cloudflare)
+
+        api.before_each = interrupt
+        wanted = {**CACHE, "state": random.choice(["present", "present", "absent"])}
+        rules = cloudflare_rules.Rules(api, zone, [wanted])
+        [thing] = rules.read()
+        try:
+            if thing.differs:
+                thing.write()
+        except cloudflare_api.CloudflareFailure as failure:
+            assert "somebody else changed it" in str(failure), f"seed {seed}: {failure}"
+            refused += 1
+        else:
+            if thing.differs:
+                found = cloudflare_rules.in_short(ours(entrypoint(cloudflare)))
+                assert found == thing.wanted, f"seed {seed}"
+        met += bool(rules.warnings)
+        assert theirs(entrypoint(cloudflare)) == theirs(last[0]), f"seed {seed}"
+    # The test would prove nothing if nobody ever came in between.
+    assert met > 10
+    assert refused < 20
+
+
+# DNS.
+
+SITE = {
+    "name": "www.example.com",
+    "records": [{"type": "A", "content": "192.0.2.1"}, {"type": "AAAA", "content": "2001:db8::1"}],
+}
+OTHERS = [
+    {"type": "A", "name": "example.com", "content": "198.51.100.1"},
+    {"type": "TXT", "name": "www.example.com", "content": "keep me"},
+    {"type": "MX", "name": "example.com", "content": "mail.example.com"},
+]
+
+
+def records(cloudflare, name="www.example.com"):
+    return sorted(
+        (one["type"], one["content"], one["proxied"])
+        for one in cloudflare.zone.dns.all
+        if one["name"] == name
+    )
+
+
+WANTED = [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True), ("TXT", "keep me", False)]
+
+
+@pytest.mark.parametrize(
+    ("there", "how", "request_parts"),
+    [
+        ([], "missing", {"posts"}),
+        ([("A", "192.0.2.1", True)], "changed", {"posts"}),
+        ([("A", "192.0.2.1", False), ("AAAA", "2001:db8::1", True)], "changed", {"patches"}),
+        ([("A", "198.51.100.7", True)], "changed", {"patches", "posts"}),
+        ([("CNAME", "elsewhere.example.net", False)], "changed", {"deletes", "posts"}),
+        (
+            [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True), ("A", "198.51.100.7", True)],
+            "added",
+            {"deletes"},
+        ),
+    ],
+)
+def test_the_sites_name_gets_its_records_and_others_keep_theirs(run, cloudflare, there, how, request_parts):
+    made = [
+        {"type": kind, "name": "www.example.com", "content": content, "proxied": proxied}
+        for kind, content, proxied in there
+    ]
+    cloudflare.zone.dns.put([*OTHERS, *made])
+    before = [
+        one for one in cloudflare.zone.dns.all if one["name"] != "www.example.com" or one["type"] == "TXT"
+    ]
+    said = run(settings=None, dns=SITE)
+    assert [change["how"] for change in said["changes"]] == [how]
+    assert records(cloudflare) == WANTED
+    assert [one for one in cloudflare.zone.dns.all if one in before] == before
+    batches = [entry["body"] for entry in cloudflare.api.journal if entry["path"].endswith("/batch")]
+    # The first asked for the permission; all of the change is one request.
+    assert [set(body) for body in batches] == [{"posts"}, request_parts]
+    cloudflare.api.journal.clear()
+    assert not run(settings=None, dns=SITE)["changed"]
+    assert [entry["method"] for entry in cloudflare.api.journal] == ["GET", "GET"]
+
+
+def test_a_record_keeps_its_id_and_comment_when_its_address_changes(run, cloudflare):
+    cloudflare.zone.dns.put(
+        [{"type": "A", "name": "www.example.com", "content": "198.51.100.7", "comment": "Ours"}]
+    )
+    before = cloudflare.zone.dns.all[0]
+    run(settings=None, dns={"name": "www.example.com", "records": SITE["records"][:1]})
+    after = cloudflare.zone.dns.all[0]
+    assert (after["id"], after["comment"], after["content"]) == (before["id"], "Ours", "192.0.2.1")
+
+
+def test_a_record_that_somebody_removes_meanwhile(run, cloudflare):
+    cloudflare.zone.dns.put([{"type": "A", "name": "www.example.com", "content": "198.51.100.7"}])
+    path = f"/zones/{{zone}}/dns_records/{cloudflare.zone.dns.all[0]['id']}"
+    edits = [{"method": "DELETE", "path": path}]
+    cloudflare.api.faults.append(Fault.read({"path": "/batch$", "method": "POST", "skip": 1, "edits": edits}))
+    said = run(settings=None, dns=SITE)
+    assert records(cloudflare) == WANTED[:2]
+    assert "Somebody else changed the DNS records" in warnings(said)
+
+
+@pytest.mark.parametrize(
+    ("dns", "words"),
+    [
+        (
+            {"name": "www.example.com", "records": [{"type": "A", "content": "2001:db8::1"}]},
+            "A takes an IPv4",
+        ),
+        ({"name": "www.example.org", "records": []}, "give a name in the zone example.com"),
+        (
+            {"name": "www.example.com", "records": [{"type": "CNAME", "content": "a.b"}, *SITE["records"]]},
+            "give it alone",
+        ),
+    ],
+)
+def test_records_that_can_not_be_are_refused_before_any_request(run, cloudflare, dns, words):
+    refuses(run, cloudflare, words, dns=dns)
+    assert not cloudflare.api.journal
+
+
+# Argo.
+
+
+def test_argo_of_a_zone_that_is_not_entitled(run, cloudflare):
+    assert not run(settings=None, argo=False)["changed"]
+    refuses(run, cloudflare, "not entitled to it", "Order it", settings=GUIDE, argo=True)
+    said = run(settings=GUIDE, argo=True, unavailable="tolerate")
+    assert cloudflare.zone.value("ssl") == "full"
+    assert [one["thing"] for one in said["unavailable"]] == ["Argo Smart Routing"]
+
+
+def test_argo_is_turned_on_and_off(run, cloudflare):
+    cloudflare.zone.put_plan("pro")
+    assert run(settings=None, argo=True)["after"] == {"argo": True}
+    assert not run(settings=None, argo=True)["changed"]
+    assert run(settings=None, argo=False)["after"] == {"argo": False}
+
+
+# What can't be had, and what the token may not do.
+
+
+def test_a_locked_setting_is_tolerated_where_that_is_asked(run, cloudflare):
+    said = run(settings={"ssl": "full", "polish": "lossy"}, unavailable="tolerate")
+    assert changed(said) == ["ssl_automatic_mode", "ssl"]
+    assert [(one["thing"], one["wanted"], one["found"]) for one in said["unavailable"]] == [
+        ("setting polish", "lossy", "off")
+    ]
+    assert "It stays as it is." in warnings(said)
+
+
+def test_an_unknown_setting_is_never_tolerated(run, cloudflare):
+    refuses(
+        run, cloudflare, "no setting of that name", settings={"webbsockets": True}, unavailable="tolerate"
+    )
+
+
+ALL = {"settings": GUIDE, "rules": [CACHE, CONFIG], "dns": SITE, "argo": False}
+
+
+@pytest.mark.parametrize(
+    ("permissions", "lacks"),
+    [
+        (["Zone Read"], ["Cache Rules Write", "Config Rules Write", "Zone Settings Write", "DNS Write"]),
+        (["Zone Read", "Zone Settings Write", "DNS Read", "Cache Rules Write"], ["Config Rules Write"]),
+        (
+            ["Zone Read", "Zone Settings Read", "DNS Read", "Cache Rules Read", "Config Rules Read"],
+            ["Zone Settings Write", "DNS Write"],
+        ),
+        (
+            ["Zone Read", "Zone Settings Write", "DNS Read", "Cache Rules Write", "Config Rules Write"],
+            ["DNS Write"],
+        ),
+    ],
+)
+def test_all_missing_permissions_are_named_before_the_first_write(run, cloudflare, permissions, lacks):
+    cloudflare.zone.put_settings({"ssl": "flexible"})
+    before = json.dumps(cloudflare.zone.store.data, sort_keys=True)
+    cloudflare.api.token.put({"permissions": permissions})
+    said = run(**ALL)
+    for name in lacks:
+        assert name in said["msg"]
+    assert "Nothing was written." in said["msg"]
+    assert json.dumps(cloudflare.zone.store.data, sort_keys=True) == before
+
+
+def test_a_token_without_zone_read_is_told_all_that_it_needs(run, cloudflare):
+    cloudflare.api.token.put({"permissions": ["DNS Write"]})
+    refuses(run, cloudflare, "All in all it needs Zone Read, Cache Rules Write, Config", "DNS Write", **ALL)
+
+
+def test_a_token_that_reads_is_enough_for_a_dry_run(run, cloudflare):
+    reads = ["Zone Read", "Zone Settings Read", "DNS Read", "Cache Rules Read", "Config Rules Read"]
+    cloudflare.api.token.put({"permissions": reads})
+    assert len(run(check=True, **ALL)["changes"]) == 7
+
+
+def test_a_failure_halfway_is_finished_by_the_next_run(run, cloudflare, fault):
+    """Each write fails in turn, and those after it."""
+    wanted = run(check=True, **ALL)["after"]
+    failed = 0
+    for skip in range(8):
+        cloudflare.zone.reset()
+        # One of them does what it was asked for, and the answer is lost.
+        how = {"status": 503, "headers": AT_ONCE, "applied": skip == 4}
+        for method in ("PATCH", "POST"):
+            fault = {"path": "/(settings|rulesets|dns)", "method": method, "skip": skip, "times": 9, **how}
+            cloudflare.api.faults.append(Fault.read(fault))
+        said = run(**ALL)
+        cloudflare.api.faults.clear()
+        failed += "failed" in said
+        again = run(**ALL)
+        assert again["after"] == wanted
+        assert not run(**ALL)["changed"]
+    assert failed > 4
 
 
 # What it says when it can't.
@@ -343,7 +777,7 @@ def test_a_token_that_is_no_longer_valid(run, cloudflare, fault, status):
 
 @pytest.mark.parametrize("code", [9109, 10000])
 def test_a_missing_permission_is_told_from_a_bad_token(run, cloudflare, fault, code):
-    words = ["valid but lacks a permission", "add the permission Zone Settings Write"]
+    words = ["valid but lacks a permission", "add Zone Settings Write for this zone", "Nothing was written"]
     fault("/settings/", 403, (code, "Authentication error"))
     refuses(run, cloudflare, *words)
     # The zone was found with this token, so there is nothing to verify.
@@ -405,12 +839,12 @@ def test_a_failure_halfway_says_what_is_done_and_what_is_left(run, cloudflare, f
     said = run()
     assert said["failed"]
     assert said["changed"]
-    assert "Written before that: ssl_automatic_mode, rocket_loader." in said["msg"]
-    assert "Not tried: websockets." in said["msg"]
-    assert said["after"]["rocket_loader"] == "off"
-    assert said["after"]["ssl"] == cloudflare.zone.value("ssl") == "flexible"
+    assert "Written before that: setting ssl_automatic_mode, setting rocket_loader." in said["msg"]
+    assert "Not tried: setting websockets." in said["msg"]
+    assert said["after"]["settings"]["rocket_loader"] == "off"
+    assert said["after"]["settings"]["ssl"] == cloudflare.zone.value("ssl") == "flexible"
     cloudflare.api.faults.clear()
-    assert run()["changed_settings"] == ["ssl", "websockets"]
+    assert changed(run()) == ["ssl", "websockets"]
 
 
 def test_a_value_that_cloudflare_changes_is_a_warning(run, fault):
@@ -422,8 +856,8 @@ def test_a_value_that_cloudflare_changes_is_a_warning(run, fault):
         method="PATCH",
     )
     said = run(settings={"tls_1_3": False})
-    assert "took off for tls_1_3, but made it zrt" in warnings(said)
-    assert said["after"] == {"tls_1_3": "zrt"}
+    assert "took off for setting tls_1_3, but made it zrt" in warnings(said)
+    assert said["after"]["settings"] == {"tls_1_3": "zrt"}
 
 
 @pytest.mark.parametrize(
@@ -510,13 +944,19 @@ def test_a_missing_sdk(run, cloudflare, monkeypatch):
     refuses(run, cloudflare, "Failed to import the required Python library (cloudflare)")
 
 
-def test_the_documentation_names_the_arguments_that_there_are():
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    spec = cloudflare_api.api_arguments() | {"settings": {"type": "dict", "required": True}}
-    assert documented.keys() == spec.keys()
+def compare(documented, spec, path=""):
+    """Fail where the documentation and the argument spec differ, also further down."""
+    assert documented.keys() == spec.keys(), path
     for name, option in spec.items():
-        for key in ("type", "required", "default"):
-            assert documented[name].get(key) == option.get(key), f"{name}: {key}"
+        for key in ("type", "required", "default", "choices", "elements"):
+            assert documented[name].get(key) == option.get(key), f"{path}{name}: {key}"
+        compare(documented[name].get("suboptions", {}), option.get("options", {}), f"{path}{name}.")
+
+
+def test_the_documentation_names_the_arguments_that_there_are():
+    compare(
+        yaml.safe_load(module.DOCUMENTATION)["options"], cloudflare_api.api_arguments() | module.ARGUMENTS
+    )
 
 
 # The role, as a playbook runs it.
