@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from emulator.api import PRIVATE_RANGES, Api
+from emulator.api import Api
 from emulator.certificates import EdgeTls
 from emulator.control import application
 from emulator.dns import HOSTNAME, record_for
@@ -94,7 +94,7 @@ def origins(text: str) -> list[str]:
 def ranges(text: str) -> list[str]:
     """Read networks in CIDR notation, separated by commas."""
     try:
-        return [str(ipaddress.ip_network(cidr.strip())) for cidr in text.split(",")]
+        return [str(ipaddress.ip_network(cidr.strip())) for cidr in text.split(",") if cidr.strip()]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}; give networks such as 192.0.2.0/24") from error
 
@@ -158,8 +158,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     option(
         "ip-ranges",
         ranges,
-        "the networks that GET /ips lists, by comma",
-        ",".join(PRIVATE_RANGES),
+        "the networks that GET /ips lists, by comma (default the edge's own addresses)",
+        "",
         metavar="CIDR",
     )
     option("log-level", one_of(*LEVELS), f"what is logged: {', '.join(LEVELS)}", "info", metavar="LEVEL")
@@ -185,7 +185,8 @@ async def run(chosen: argparse.Namespace) -> None:
     ports = Ports(
         chosen.public_http_port, chosen.public_https_port, chosen.origin_http_port, chosen.origin_https_port
     )
-    edge = Edge(zone, EdgeTls(chosen.state_dir, zone.name), ports, Timing(idle_seconds=chosen.idle_seconds))
+    timing = Timing(idle_seconds=chosen.idle_seconds)
+    edge = Edge(zone, EdgeTls(chosen.state_dir, zone.name), ports, timing, api.traffic.add)
     await edge.start(chosen.listen, chosen.https_port, chosen.http_port)
     config = uvicorn.Config(
         application(zone, api, edge),

@@ -19,14 +19,16 @@ from starlette.types import Receive, Scope, Send
 
 from emulator.common import ApiError, Call, Route, needs, now
 from emulator.faults import Edit, Fault
+from emulator.ranges import Ranges
 from emulator.tokens import Token
+from emulator.traffic import Traffic
 from emulator.zone import Zone
 
 PREFIX = "/client/v4"
 ZONE_PATH = r"/zones/(?P<zone>[^/]*)"
 JOURNAL_LENGTH = 10_000
-# An emulated edge is on a private network, where Cloudflare's real ranges would let nobody in.
-PRIVATE_RANGES = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+# Fields of a body that the journal does not keep.
+SECRET_FIELDS = {"private_key"}
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +36,19 @@ log = logging.getLogger(__name__)
 class Api:
     """Answers requests below /client/v4 as Cloudflare does, for one zone and token. An ASGI application."""
 
-    def __init__(self, zone: Zone, token: str, ip_ranges: Sequence[str] = PRIVATE_RANGES) -> None:
+    def __init__(self, zone: Zone, token: str, ip_ranges: Sequence[str] = ()) -> None:
         self.zone = zone
         self.token = Token(token)
         self.journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL_LENGTH)
         self.faults: list[Fault] = []
-        self._ip_ranges = ip_ranges
-        everybody = needs()
+        self.ranges = Ranges(zone.dns, ip_ranges)
+        self.traffic = Traffic(zone.id, lambda: zone.plan, lambda: self.token.may("GET", ["Analytics"]))
         routes = [
-            Route("/ips", everybody, {"GET": self._ips}, "ips"),
-            Route("/user/tokens/verify", everybody, {"GET": self._verify}, "verify"),
+            Route("/user/tokens/verify", needs(), {"GET": self._verify}, "verify"),
             Route("/user/tokens/(?P<id>[^/]+)", needs("API Tokens"), {"GET": self._token}),
             *zone.routes(ZONE_PATH),
+            *self.ranges.routes(),
+            *self.traffic.routes(),
         ]
         self._routes = [(re.compile(route.path), route) for route in routes]
 
@@ -125,7 +128,7 @@ class Api:
             except ValueError:
                 raise ApiError(400, 6007, "Malformed JSON in request body") from None
         answer: dict[str, Any] = {"messages": [], "success": True, "errors": []}
-        return answer | handler(call)
+        return handler(call) if route.service == "graphql" else answer | handler(call)
 
     def edit(self, edit: Edit) -> dict[str, Any]:
         """Do a write as somebody else and return its answer; {zone} in its path is the zone's identifier.
@@ -162,16 +165,6 @@ class Api:
         }
         return {"result": {"id": self.token.id, "status": self.token.standing, "policies": [policy]}}
 
-    def _ips(self, call: Call) -> dict[str, Any]:
-        ranges = sorted(self._ip_ranges)
-        return {
-            "result": {
-                "ipv4_cidrs": [cidr for cidr in ranges if ":" not in cidr],
-                "ipv6_cidrs": [cidr for cidr in ranges if ":" in cidr],
-                "etag": hashlib.sha256("\n".join(ranges).encode()).hexdigest()[:32],
-            }
-        }
-
     # The journal.
 
     def _entry(self, request: Request, path: str, body: bytes, status: int) -> dict[str, Any]:
@@ -186,19 +179,32 @@ class Api:
             "method": request.method,
             "path": redact(PREFIX + path),
             "query": {key: redact(value) for key, value in request.query_params.items()},
-            "body": content,
+            "body": _hide(content),
             "status": status,
         }
 
     def reset(self) -> None:
-        """Forget journal and faults; the token is active again and may do everything."""
+        """Forget journal, faults and traffic; the token is active again and may do everything."""
         self.journal.clear()
         self.faults.clear()
+        self.traffic.clear()
+        self.ranges.reset()
         self.token.reset()
 
     def describe(self) -> dict[str, Any]:
         """Return what a test may want to know of the API itself."""
-        return {"token": self.token.describe(), "faults": [fault.describe() for fault in self.faults]}
+        return {
+            "token": self.token.describe(),
+            "faults": [fault.describe() for fault in self.faults],
+            "ranges": self.ranges.all,
+        }
+
+
+def _hide(content: Any) -> Any:
+    """Return a body without its secrets."""
+    if isinstance(content, dict):
+        return {key: "[secret]" if key in SECRET_FIELDS else _hide(value) for key, value in content.items()}
+    return [_hide(item) for item in content] if isinstance(content, list) else content
 
 
 def _cut(send: Send) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 EDGE_LEAF_DAYS = 90
@@ -108,14 +108,16 @@ class Authority:
     def issue(
         self,
         names: Sequence[str],
-        public_key: ec.EllipticCurvePublicKey,
+        public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         days: float,
         not_before: dt.datetime | None = None,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> x509.Certificate:
-        """Sign a server certificate for `names` (DNS names or addresses), good for `days` from `not_before`.
+        """Sign a certificate for `names` (DNS names or addresses), good for `days` from `not_before`.
 
         `not_before` is an hour ago when it is not given, so that clocks that lag accept the certificate.
         """
+        is_rsa = isinstance(public_key, rsa.RSAPublicKey)
         start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
         return (
             x509.CertificateBuilder()
@@ -126,8 +128,8 @@ class Authority:
             .not_valid_before(start)
             .not_valid_after(start + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(_usage(signs_certificates=False, rsa_key=is_rsa), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectAlternativeName([_san(name) for name in names]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(
@@ -137,11 +139,11 @@ class Authority:
         )
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def _usage(*, signs_certificates: bool, rsa_key: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=rsa_key,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=signs_certificates,
@@ -195,13 +197,40 @@ class EdgeTls:
         # TLS 1.0 and 1.1, which min_tls_version can allow, need it.
         self.visitors.set_ciphers("DEFAULT:@SECLEVEL=0")
 
-        self.full = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.full.check_hostname = False
-        self.full.verify_mode = ssl.CERT_NONE
-        self.full.set_ciphers("DEFAULT:@SECLEVEL=0")
+        # What Cloudflare shows for every customer's zone alike where the setting tls_client_auth is on.
+        self.pull_ca = Authority.load_or_create(folder, "origin-pull-ca", "Origin Pull CA")
+        key = ec.generate_private_key(ec.SECP256R1())
+        client = self.pull_ca.issue(
+            ["origin-pull.cloudflare.net"], key.public_key(), EDGE_LEAF_DAYS,
+            purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
+        )  # fmt: skip
+        self.shared_client = private_pem(key) + client.public_bytes(serialization.Encoding.PEM)
+        self._folder = folder
+        self._towards_origins: dict[tuple[bool, bytes | None], ssl.SSLContext] = {}
 
-        self.strict = ssl.create_default_context()
-        self.strict.load_verify_locations(cadata=self.origin_ca.pem.decode())
+    def towards_origin(self, *, strict: bool, client: bytes | None = None) -> ssl.SSLContext:
+        """Return how the edge connects: whether it checks the origin, and what it shows, as PEM with key."""
+        context = self._towards_origins.get((strict, client))
+        if context is None:
+            context = self._towards_origins[strict, client] = self._make_context(strict, client)
+        return context
+
+    def _make_context(self, strict: bool, client: bytes | None) -> ssl.SSLContext:
+        if strict:
+            context = ssl.create_default_context()
+            context.load_verify_locations(cadata=self.origin_ca.pem.decode())
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        if client:
+            # It is loaded from a file or not at all.
+            path = self._folder / "client.pem"
+            write_private(path, client)
+            context.load_cert_chain(path)
+            path.unlink()
+        return context
 
     def accept(self, minimum: str, tls_1_3: bool) -> None:
         """Take new visitors from TLS `minimum` ('1.0' to '1.3') up to 1.2, or to 1.3 where it is on."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emulator.certificates import write_private
+
 
 class ApiError(Exception):
     """An answer of Cloudflare's that says no: HTTP status, error code, message, what explains it, result.
@@ -148,8 +150,7 @@ class Store:
     def save(self) -> None:
         """Write the state, whole or not at all, and tell who listens."""
         self.data["modified_on"] = now()
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(json.dumps(self.data, indent=1))
-        temporary.replace(self._file)
+        # It holds the key of the zone's client certificate.
+        write_private(self._file, json.dumps(self.data, indent=1).encode())
         for listener in self.on_save:
             listener()

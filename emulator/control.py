@@ -2,10 +2,12 @@
 
 Below /_emulator; changes answer with the new state, bad bodies with 400 {"detail": "sentence"}:
 
-GET    state          zone, settings, dns, rulesets, edge, token, faults
+GET    state          zone, settings, dns, rulesets, certificates, origin_pulls, edge, token, faults, ranges
 PATCH  settings       {"ssl": "full", "websockets": {"value": "on", "editable": false}}, past plan and token
 PUT    dns            [{"type": "A", "name": …, "content": …, "proxied": true}], in place of all records
 PUT    plan           {"plan": "free" | "pro" | "business" | "enterprise"}
+PUT    ranges         ["192.0.2.0/24", …], what GET /ips lists; []: the edge's own addresses, as at the start
+PUT    traffic        [{"time", "status", "count", "host", "path"}] in place of what the edge has counted
 PUT    token          {"status": "active" | "disabled" | "expired", "permissions": ["Zone Read", …]}, either
                       or both; names end in Read or Write. A missing one is said before the body is looked at
 PUT    faults         [{"method", "path" (a regex, below /client/v4), "times", "skip", "edits", "applied",
@@ -21,7 +23,8 @@ POST   edge/cut       drops every connection of the edge now; {"cut": how many}
 GET    journal        requests below /client/v4: time, method, path, query, body,
                       status (0: cut); DELETE clears it
 POST   reset          the fresh zone again, same identifier; no journal, no faults
-GET    edge-ca.pem    the authority that visitors trust; origin-ca.pem: the one that Full (strict) accepts
+GET    edge-ca.pem    the authority that visitors trust; origin-ca.pem: the one that Full (strict) accepts;
+                      origin-pull-ca.pem: the one of the client certificate that all zones share
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
             "settings": {name: zone.setting(name) for name in SETTINGS},
             "dns": zone.dns.all,
             "rulesets": zone.rulesets.all,
+            "certificates": zone.origin_ca.all,
+            "origin_pulls": zone.origin_pulls.describe(),
             "edge": edge.describe(),
             **api.describe(),
         }
@@ -114,6 +119,8 @@ def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
         Route("/settings", change(lambda body: zone.put_settings(mapping(body))), methods=["PATCH"]),
         Route("/dns", change(lambda body: zone.dns.put(objects(body))), methods=["PUT"]),
         Route("/plan", change(lambda body: zone.put_plan(pick(body, "plan"))), methods=["PUT"]),
+        Route("/ranges", change(api.ranges.put), methods=["PUT"]),
+        Route("/traffic", change(lambda body: api.traffic.put(objects(body))), methods=["PUT"]),
         Route("/token", change(lambda body: api.token.put(mapping(body))), methods=["PUT"]),
         Route("/faults", change(faults), methods=["PUT"]),
         Route("/edits", change(edits), methods=["POST"]),
@@ -123,6 +130,7 @@ def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
         Route("/journal", read(lambda: list(api.journal)), methods=["GET"]),
         Route("/journal", read(cleared), methods=["DELETE"]),
         Route("/edge-ca.pem", read(lambda: pem(edge.tls.edge_ca.pem))),
+        Route("/origin-pull-ca.pem", read(lambda: pem(edge.tls.pull_ca.pem))),
         Route("/origin-ca.pem", read(lambda: pem(edge.tls.origin_ca.pem))),
     ]
     own = Starlette(

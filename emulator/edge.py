@@ -1,13 +1,14 @@
 """The edge: terminates TLS for the zone's names, proxies HTTP/1.1 and WebSockets as the settings say.
 
-What it leaves out: HTTP/2 and HTTP/3 towards visitors (it offers http/1.1 alone), caching, and the settings
-that only change pages or block bots. Each request opens its own connection to the origin.
+What it leaves out: HTTP/2 and HTTP/3 towards visitors (it offers http/1.1 alone), brotli and zstd, and the
+settings that only change pages or block bots. Each request opens its own connection to the origin.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import functools
 import ipaddress
 import json
@@ -16,14 +17,18 @@ import re
 import secrets
 import socket
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import h11
 
+from emulator.cache import LARGEST, Cache, Compressor, Entry, algorithm, eligible, lifetime
 from emulator.certificates import EdgeTls
 from emulator.rocket_loader import SCRIPT, SCRIPT_PATH, Rewriter
+from emulator.rulesets import CACHE, COMPRESSION, CONFIG
+from emulator.traffic import Seen
 from emulator.zone import Zone
 
 CHUNK = 65_536
@@ -36,6 +41,7 @@ HOP_BY_HOP = {
 }  # fmt: skip
 # Set by the edge alone; a visitor's own are dropped, and so is every cf- header.
 FORGEABLE = {b"x-forwarded-proto", b"x-forwarded-for", b"cdn-loop", b"true-client-ip"}
+POLISHED = (b"image/png", b"image/jpeg", b"image/gif")
 REASONS = {
     400: "Bad Request",
     409: "DNS resolution error",
@@ -84,6 +90,17 @@ class Timing:
     connect_seconds: float = 19  # for the origin to accept a connection
 
 
+@dataclass
+class Plan:
+    """What the zone's rules say of one request."""
+
+    facts: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict)
+    key: tuple[str, ...] | None = None  # by which the answer is cached; None: not at all
+    cache_status: str = "DYNAMIC"
+
+
 class Stream:
     """One side of a proxied connection: a byte stream with its HTTP state machine."""
 
@@ -121,6 +138,7 @@ class Visitor:
         self.origin: Stream | None = None
         self.ray = ""
         self.head = False
+        self.status = 0
         self.tunnel: asyncio.TimerHandle | None = None
         self.last_byte = 0.0
 
@@ -136,6 +154,9 @@ class Visitor:
         while True:
             self.ray = f"{secrets.token_hex(8)}-EMU"
             self.head = False
+            self.status = 0
+            began = dt.datetime.now(dt.UTC)
+            request: Any = None
             try:
                 async with asyncio.timeout(KEEPALIVE_SECONDS):
                     request = await self.stream.event()
@@ -152,6 +173,9 @@ class Visitor:
                 if self.origin:
                     self.origin.writer.close()
                     self.origin = None
+                if self.status and isinstance(request, h11.Request):
+                    path = request.target.decode("latin-1").partition("?")[0]
+                    self.edge.ended(Seen(began, self.status, _host(request), path))
             if http.our_state is h11.DONE and http.their_state is h11.DONE:
                 http.start_next_cycle()
                 continue
@@ -169,7 +193,10 @@ class Visitor:
         target = request.target.decode("latin-1")
         if not target.startswith("/") and target != "*":
             raise EdgeError(400, "the request's target is no path")
-        ssl_mode = zone.value("ssl")
+        plan = Plan(_facts(request, self.scheme, host, target, self.address))
+        for parameters in zone.rulesets.matching(CONFIG, plan.facts):
+            plan.config.update(parameters)
+        ssl_mode = plan.config.get("ssl", zone.value("ssl"))
         ports = self.edge.ports
         if self.scheme == "https" and ssl_mode == "off":
             return await self._redirect("http", host, ports.public_http, target)
@@ -187,11 +214,43 @@ class Visitor:
             and _header(request, b"upgrade").lower() == b"websocket"
             and b"upgrade" in _tokens(_header(request, b"connection"))
         )
+        if not upgrade and (kept := self._cached(request, plan)):
+            return await self._serve_kept(request, kept, plan)
         secure = self.scheme == "https" and ssl_mode in ("full", "strict")
         self.origin = await self.edge.connect(host, origins, secure, strict=ssl_mode == "strict")
-        await self._forward(self.origin, request, upgrade, limit)
+        await self._forward(self.origin, request, upgrade, limit, plan)
 
-    async def _forward(self, origin: Stream, request: h11.Request, upgrade: bool, limit: int) -> None:
+    def _cached(self, request: h11.Request, plan: Plan) -> Entry | None:
+        """Return the kept answer to a request, if there is one; the plan then says by which key and why."""
+        zone, facts = self.edge.zone, plan.facts
+        for parameters in zone.rulesets.matching(CACHE, facts):
+            plan.cache.update(parameters)
+        private = _header(request, b"authorization") or _header(request, b"range")
+        if (
+            request.method != b"GET"
+            or private
+            or zone.on("development_mode")
+            or not eligible(facts["http.request.uri.path"], plan.cache)
+        ):
+            return None
+        gzip = algorithm(_header(request, b"accept-encoding").decode("latin-1"), {})
+        plan.key = (self.scheme, facts["http.host"], facts["http.request.uri"], gzip)
+        plan.cache_status, entry = self.edge.cache.find(plan.key)
+        return entry
+
+    async def _serve_kept(self, request: h11.Request, entry: Entry, plan: Plan) -> None:
+        """Answer from the cache."""
+        age = (b"Age", b"%d" % (time.monotonic() - entry.stored))
+        headers = _response_headers([*entry.headers, age], self.ray, plan.cache_status)
+        etag = next((value for name, value in headers if name.lower() == b"etag"), b"")
+        if etag and etag in _header(request, b"if-none-match"):
+            headers = [header for header in headers if header[0].lower() != b"content-length"]
+            return await self._deliver(304, b"Not Modified", headers, _pieces(b""), request, plan)
+        await self._deliver(entry.status, entry.reason, headers, _pieces(entry.body), request, plan)
+
+    async def _forward(
+        self, origin: Stream, request: h11.Request, upgrade: bool, limit: int, plan: Plan
+    ) -> None:
         """Carry a request to the origin and its answer back. Raises EdgeError, OSError, VisitorGone."""
         patience = float(self.edge.zone.value("proxy_read_timeout"))
         headers = self._request_headers(request, upgrade)
@@ -205,7 +264,7 @@ class Visitor:
             if isinstance(response, h11.InformationalResponse):
                 await self._tunnel(origin, response)
             else:
-                await self._download(origin, response, patience)
+                await self._download(origin, response, request, patience, plan)
         except (OSError, h11.RemoteProtocolError) as error:
             if self.stream.http.our_state is not h11.SEND_RESPONSE:
                 raise ConnectionAbortedError(f"cut within the answer: {error!r}") from error
@@ -262,36 +321,87 @@ class Visitor:
             raise EdgeError(520, "the origin closed the connection without an answer")
         return event
 
-    async def _download(self, origin: Stream, response: h11.Response, patience: float) -> None:
-        """Carry the origin's answer to the visitor, through Rocket Loader where it is on."""
-        headers = _response_headers(response.headers.raw_items(), self.ray)
-        rewriter = None
-        if self.edge.zone.on("rocket_loader") and not self.head:
-            rewriter = Rewriter.for_response(response.status_code, headers)
-        if rewriter:
+    async def _download(
+        self, origin: Stream, response: h11.Response, request: h11.Request, patience: float, plan: Plan
+    ) -> None:
+        """Carry the origin's answer to the visitor, and keep it where the rules and its headers let us."""
+        raw = [header for header in response.headers.raw_items() if header[0].lower() not in HOP_BY_HOP]
+        seconds = lifetime(response.status_code, raw, plan.cache) if plan.key else 0
+        if plan.key and not seconds:
+            plan.cache_status = "BYPASS"
+        kept = bytearray()
+
+        async def body() -> AsyncIterator[bytes]:
+            while True:
+                async with asyncio.timeout(patience):
+                    event = await origin.event()
+                if isinstance(event, h11.EndOfMessage):
+                    return
+                if not isinstance(event, h11.Data):
+                    raise ConnectionAbortedError("the origin left within its answer")
+                if seconds and len(kept) <= LARGEST:
+                    kept.extend(event.data)
+                yield bytes(event.data)
+
+        status, reason = response.status_code, response.reason
+        headers = _response_headers(raw, self.ray, plan.cache_status)
+        await self._deliver(status, reason, headers, body(), request, plan)
+        if plan.key and seconds and len(kept) <= LARGEST:
+            entry = Entry(status, reason, raw, bytes(kept), time.monotonic(), seconds)
+            self.edge.cache.store(plan.key, entry)
+
+    async def _deliver(
+        self,
+        status: int,
+        reason: bytes,
+        headers: Headers,
+        body: AsyncIterator[bytes],
+        request: h11.Request,
+        plan: Plan,
+    ) -> None:
+        """Send an answer, through what the zone wants changed in it."""
+        zone = self.edge.zone
+        kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
+        if plan.config.get("polish", zone.value("polish")) != "off" and kind.startswith(POLISHED):
+            # The emulator re-encodes nothing; Cloudflare says this of an image that can't be made smaller.
+            headers = [*headers, (b"Cf-Polished", b"status=not_needed")]
+        filters: list[Rewriter | Compressor] = []
+        rocket = not self.head and plan.config.get("rocket_loader", zone.on("rocket_loader"))
+        if rocket and (rewriter := Rewriter.for_response(status, headers)):
+            filters.append(rewriter)
             headers = rewriter.headers(headers)
-        await self.stream.send(
-            h11.Response(status_code=response.status_code, headers=headers, reason=response.reason)
-        )
-        while True:
-            async with asyncio.timeout(patience):
-                event = await origin.event()
-            if isinstance(event, h11.Data):
-                data = rewriter.feed(bytes(event.data)) if rewriter else event.data
-                if data:
-                    await self.stream.send(h11.Data(data=data))
-            elif isinstance(event, h11.EndOfMessage):
-                if rewriter and (rest := rewriter.finish()):
-                    await self.stream.send(h11.Data(data=rest))
-                await self.stream.send(h11.EndOfMessage())
-                return
-            else:
-                raise ConnectionAbortedError("the origin left within its answer")
+        if not self.head and status == 200:
+            media = kind.decode("latin-1").partition(";")[0].strip().lower()
+            facts = plan.facts | {
+                "http.response.code": status,
+                "http.response.content_type.media_type": media,
+            }
+            settings: dict[str, Any] = {}
+            for parameters in zone.rulesets.matching(COMPRESSION, facts):
+                settings.update(parameters)
+            wanted = algorithm(_header(request, b"accept-encoding").decode("latin-1"), settings)
+            if compressor := Compressor.for_response(wanted, headers):
+                filters.append(compressor)
+                headers = compressor.headers(headers)
+        self.status = status
+        await self.stream.send(h11.Response(status_code=status, headers=headers, reason=reason))
+        async for piece in body:
+            for step in filters:
+                piece = step.feed(piece)
+            if piece:
+                await self.stream.send(h11.Data(data=piece))
+        rest = b""
+        for step in filters:
+            rest = (step.feed(rest) if rest else b"") + step.finish()
+        if rest:
+            await self.stream.send(h11.Data(data=rest))
+        await self.stream.send(h11.EndOfMessage())
 
     async def _tunnel(self, origin: Stream, response: h11.InformationalResponse) -> None:
         """Carry bytes both ways until a side closes or nothing moved for the idle time."""
         headers = _response_headers(response.headers.raw_items(), self.ray)
         headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        self.status = 101
         await self.stream.send(
             h11.InformationalResponse(status_code=101, headers=headers, reason=response.reason)
         )
@@ -382,6 +492,7 @@ class Visitor:
         if http.their_state is h11.SEND_BODY and not isinstance(http.next_event(), h11.EndOfMessage):
             headers.append((b"Connection", b"close"))  # the body stays unread
         reason = REASONS.get(status, "").encode()
+        self.status = status
         await self.stream.send(h11.Response(status_code=status, headers=headers, reason=reason))
         if not self.head:
             await self.stream.send(h11.Data(data=body))
@@ -399,8 +510,16 @@ class Edge:
     """Listens for visitors and connects them to the origin."""
 
     def __init__(
-        self, zone: Zone, tls: EdgeTls, ports: Ports | None = None, timing: Timing | None = None
+        self,
+        zone: Zone,
+        tls: EdgeTls,
+        ports: Ports | None = None,
+        timing: Timing | None = None,
+        ended: Callable[[Seen], None] = lambda seen: None,
     ) -> None:
+        """Make an edge that does not listen yet; `ended` is told of each request that has ended."""
+        self.ended = ended
+        self.cache = Cache()
         self.zone = zone
         self.tls = tls
         self.ports = ports or Ports()
@@ -464,7 +583,8 @@ class Edge:
                 visitor.watch_idle()
 
     def reset(self) -> None:
-        """Return to the timings of the start."""
+        """Return to the timings of the start, with an empty cache."""
+        self.cache.entries.clear()
         self.configure(asdict(self._initial_timing))
 
     def describe(self) -> dict[str, Any]:
@@ -512,7 +632,7 @@ class Edge:
             except EdgeError:
                 if not choice:
                     raise
-        context = (self.tls.strict if strict else self.tls.full) if secure else None
+        context = self.tls.towards_origin(strict=strict, client=self._client()) if secure else None
         tls: dict[str, Any] = {}
         if context:
             tls = {
@@ -527,6 +647,11 @@ class Edge:
         except OSError as error:
             raise EdgeError(525, f"{address[0]} port {port}: TLS handshake failed: {error}") from error
         return Stream(h11.CLIENT, reader, writer)
+
+    def _client(self) -> bytes | None:
+        """Return the client certificate that the origin sees: the zone's own, else the shared one."""
+        own = self.zone.origin_pulls.client()
+        return own or (self.tls.shared_client if self.zone.on("tls_client_auth") else None)
 
     async def _open(self, family: socket.AddressFamily, address: Any) -> socket.socket:
         connection = socket.socket(family)
@@ -574,7 +699,36 @@ def _host(request: h11.Request) -> str:
     return host.rpartition(":")[0] if re.fullmatch(r".*:\d*", host) else host
 
 
-def _response_headers(headers: Iterable[tuple[bytes, bytes]], ray: str) -> Headers:
+def _facts(request: h11.Request, scheme: str, host: str, target: str, address: str) -> dict[str, Any]:
+    """Return what rules can ask of a request, by the fields' names."""
+    path, _, query = target.partition("?")
+    name = path.rpartition("/")[2]
+    header = {
+        key: _header(request, key.encode()).decode("latin-1") for key in ("cookie", "referer", "user-agent")
+    }
+    return {
+        "http.cookie": header["cookie"],
+        "http.host": host,
+        "http.referer": header["referer"],
+        "http.request.full_uri": f"{scheme}://{host}{target}",
+        "http.request.method": request.method.decode(),
+        "http.request.uri": target,
+        "http.request.uri.path": path,
+        "http.request.uri.path.extension": name.rpartition(".")[2].lower() if "." in name else "",
+        "http.request.uri.query": query,
+        "http.user_agent": header["user-agent"],
+        "ip.src": address,
+        "ssl": scheme == "https",
+    }
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _response_headers(
+    headers: Iterable[tuple[bytes, bytes]], ray: str, cache_status: str = "DYNAMIC"
+) -> Headers:
     """Return an answer's headers less hop-by-hop ones, signed as the edge's."""
     own = HOP_BY_HOP | {b"server", b"cf-ray", b"cf-cache-status"}
     kept = [(name, value) for name, value in headers if name.lower() not in own]
@@ -582,7 +736,7 @@ def _response_headers(headers: Iterable[tuple[bytes, bytes]], ray: str) -> Heade
         *kept,
         (b"Server", b"cloudflare"),
         (b"CF-RAY", ray.encode()),
-        (b"CF-Cache-Status", b"DYNAMIC"),
+        (b"CF-Cache-Status", cache_status.encode()),
     ]
 
 

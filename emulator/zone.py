@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emulator.certificates import Authority
 from emulator.common import ApiError, Call, Route, Store, identifier, needs, now, page
 from emulator.dns import Records, record_for
+from emulator.origin_ca import OriginCa
+from emulator.origin_pulls import OriginPulls
 from emulator.rulesets import Rulesets
 
 PLANS = {
@@ -108,7 +111,7 @@ class Zone:
     """One zone with its rules. Every change is written to its file before it is answered."""
 
     def __init__(self, file: Path, fresh: Fresh) -> None:
-        """Read the zone from `file`, or make it from `fresh`.
+        """Read the zone from `file`, or make it from `fresh`. Authorities lie beside it.
 
         Raises ValueError when the file holds another zone or no zone, or `fresh` has a value out of range.
         """
@@ -116,6 +119,9 @@ class Zone:
         self.store = Store(file)
         self.dns = Records(self.store)
         self.rulesets = Rulesets(self.store, lambda: self.plan)
+        authority = Authority.load_or_create(file.parent, "origin-ca", "Origin CA")
+        self.origin_ca = OriginCa(self.store, authority)
+        self.origin_pulls = OriginPulls(self.store)
         if not self.store.load(fresh.name):
             self.reset()
 
@@ -130,7 +136,8 @@ class Zone:
             "plan": self._fresh.plan,
             "settings": {},
         }
-        self.rulesets.clear()
+        for part in (self.rulesets, self.origin_ca, self.origin_pulls):
+            part.clear()
         self.put_settings(self._fresh.settings)
         self.dns.put([record_for(self._fresh.name, origin) for origin in self._fresh.origins])
 
@@ -237,6 +244,8 @@ class Zone:
             ),
             *self.dns.routes(zone),
             *self.rulesets.routes(zone),
+            *self.origin_ca.routes(),
+            *self.origin_pulls.routes(zone),
         ]
 
     def _list(self, call: Call) -> dict[str, Any]:
@@ -305,7 +314,7 @@ class Zone:
         """
         if self.plan == "free":
             raise ApiError(401, 1015, "Zone is not entitled to use Argo Smart Routing")
-        entry = self._state.setdefault("argo", {"value": "off", "modified_on": None})
+        entry = self._state.setdefault("argo", {"value": "off", "modified_on": self._state["created_on"]})
         return {"result": {"id": "smart_routing", "editable": True, **entry}}
 
     def change_argo(self, value: object) -> dict[str, Any]:

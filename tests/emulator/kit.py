@@ -223,9 +223,10 @@ async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
     """Run an edge before 127.0.0.1 with WebSockets on and Rocket Loader off, unless said otherwise."""
     chosen = {"websockets": "on", "rocket_loader": "off", **settings}
     zone = Zone(folder / "zone.json", Fresh(NAME, settings=chosen, origins=["127.0.0.1"]))
-    edge = Edge(zone, EdgeTls(folder, NAME))
+    api = Api(zone, TOKEN)
+    edge = Edge(zone, EdgeTls(folder, NAME), ended=api.traffic.add)
     https, http = await edge.start("127.0.0.1", 0, 0)
-    made = Site(zone, Api(zone, TOKEN), edge, https, http)
+    made = Site(zone, api, edge, https, http)
     made.origin()
     try:
         yield made

@@ -195,12 +195,21 @@ async def test_dns_records_are_listed_and_filtered(
         assert len((await api.get(path + query)).json()["result"]) == count
 
 
-async def test_address_ranges_carry_an_etag(api: httpx.AsyncClient) -> None:
+async def test_address_ranges_are_the_edges_own_unless_said_and_carry_an_etag(
+    api: httpx.AsyncClient, control: httpx.AsyncClient
+) -> None:
     del api.headers["authorization"]
-    result = (await api.get("/ips")).json()["result"]
-    assert "172.16.0.0/12" in result["ipv4_cidrs"]
-    assert "fc00::/7" in result["ipv6_cidrs"]
-    assert re.fullmatch("[0-9a-f]{32}", result["etag"])
+    own = (await api.get("/ips")).json()["result"]
+    # The origin is at 127.0.0.1, and from there it is reached.
+    assert "127.0.0.1/32" in own["ipv4_cidrs"]
+    assert all(cidr.endswith("/32") for cidr in own["ipv4_cidrs"])
+    assert re.fullmatch("[0-9a-f]{32}", own["etag"])
+    await control.put("/ranges", json=["192.0.2.0/24", "2001:db8::/32"])
+    said = (await api.get("/ips")).json()["result"]
+    assert (said["ipv4_cidrs"], said["ipv6_cidrs"]) == (["192.0.2.0/24"], ["2001:db8::/32"])
+    assert said["etag"] != own["etag"]
+    await control.put("/ranges", json=[])
+    assert (await api.get("/ips")).json()["result"] == own
 
 
 # --- what tests steer
