@@ -174,7 +174,8 @@ def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[New
                 *(part for item in cvs.items() for part in item),
             ],
         )
-        outbox = _Outbox(client=pipe, middleware=[])  # type: ignore[no-untyped-call]
+        # Looking for a dead worker's jobs is the workers' task.
+        outbox = _Outbox(client=pipe, middleware=[], maintenance_chance=0)  # type: ignore[no-untyped-call]
         for cv in new:
             outbox.enqueue(Message(QUEUE, ACTOR, (user_id, batch_id, cv.cv_id, cv.kind), {}, {}))
         pipe.execute()

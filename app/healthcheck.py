@@ -26,11 +26,16 @@ def worker() -> str | None:
     from redis import Redis
     from redis.exceptions import RedisError
 
+    from app.redis_password import from_url
+
     names = [path.name for path in (Path(tempfile.gettempdir()) / "screen-flow-worker").glob("*")]
     if not names:
         return "no worker process has started"
+    password = os.environ.get("APP_REDIS_PASSWORD_FILE")
     try:
-        with Redis.from_url(os.environ["APP_REDIS_URL"], socket_timeout=4) as redis:
+        with Redis.from_url(
+            **from_url(os.environ["APP_REDIS_URL"], Path(password) if password else None), socket_timeout=4
+        ) as redis:
             seen = [redis.execute_command("ZSCORE", "dramatiq:__heartbeats__", name) for name in names]
     except RedisError as error:
         return str(error)

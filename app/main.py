@@ -23,6 +23,7 @@ from app.batches import SNAPSHOT
 from app.hub import Hub
 from app.pages import Pages
 from app.protocol import Protocol
+from app.redis_password import from_url
 from app.sessions import BadKeyFile, Sessions
 from app.settings import Settings, load
 from app.state import State, state_of
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     common: dict[str, Any] = {
+        **from_url(settings.redis_url, settings.redis_password_file),
         "decode_responses": True,
         "socket_timeout": REDIS_TIMEOUT,
         "socket_connect_timeout": REDIS_TIMEOUT,
@@ -61,11 +63,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     single: dict[str, Any] = {"max_connections": 1, "timeout": REDIS_QUEUE}
     # The client library would mend a cut connection in silence; the hub has to look for what it missed then.
     no_retry = Retry(NoBackoff(), 0)
-    subscriber = Redis.from_pool(ConnectionPool.from_url(settings.redis_url, retry=no_retry, **common))
-    commands = Redis.from_pool(BlockingConnectionPool.from_url(settings.redis_url, **single, **common))
-    writer = redis.Redis.from_pool(
-        redis.BlockingConnectionPool.from_url(settings.redis_url, **single, **common)
-    )
+    subscriber = Redis.from_pool(ConnectionPool.from_url(retry=no_retry, **common))
+    commands = Redis.from_pool(BlockingConnectionPool.from_url(**single, **common))
+    writer = redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(**single, **common))
     app.state.shared = State(
         settings=settings,
         sessions=app.state.sessions,

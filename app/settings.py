@@ -19,7 +19,10 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         pattern=r"^(redis|rediss|unix)://\S+$",
-        description="a URL such as redis://redis:6379/0",
+        description="a URL such as redis://app@redis:6379/0",
+    )
+    redis_password_file: Path | None = Field(
+        default=None, description="a file with the password of the URL's user, readable for this process"
     )
     upload_dir: Path = Field(
         default=Path("/var/lib/screen-flow/uploads"),
@@ -33,6 +36,16 @@ class WorkerSettings(BaseSettings):
         pattern=r"^[A-Z]{2}$",
         description="two capital letters: the country whose phone numbers may lack their prefix, as in DE",
     )
+
+    @field_validator("redis_password_file")
+    @classmethod
+    def _holds_a_password(cls, value: Path | None) -> Path | None:
+        try:
+            if value and not value.read_text(encoding="ascii").strip():
+                raise ValueError("the file is empty")
+        except OSError as error:
+            raise ValueError(str(error.strerror)) from error
+        return value
 
     @field_validator("upload_dir")
     @classmethod

@@ -124,10 +124,12 @@ def running(design: Design, folder: Path, shutdown_seconds: int = 3600) -> Itera
     folder.mkdir()
     redis_folder = folder / "redis"
     redis_folder.mkdir()
-    redis = RedisServer(redis_folder, fsync="everysec", maxclients=12_000)
+    redis = RedisServer(redis_folder, "--appendfsync", "everysec", "--maxclients", "12000")
     site = make_site(redis, folder, APP_LOG_LEVEL="WARNING")
     api = site.api
     if design == "guide":
+        password = redis.password_file.read_text().strip()
+        site.env["APP_REDIS_URL"] = redis.url.replace("app@", f"app:{password}@")
         api = Process(
             *(sys.executable, "-m", "uvicorn", "bench.guide:app", "--host", "127.0.0.1"),
             *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools"),

@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from app.events import PUBLISH, channel, dump, stream
+from app.redis_password import from_url
 from app.sessions import COOKIE, issue
 
 ORIGIN = "https://screen-flow.test"
@@ -85,24 +86,43 @@ class Process:
 
 
 class RedisServer(Process):
-    """A Redis whose every write is on disk before it is answered, unless `fsync` says otherwise."""
+    """A Redis whose every write is on disk before it is answered, unless `options` say otherwise.
 
-    def __init__(self, folder: Path, fsync: str = "always", maxclients: int = 10_000) -> None:
+    It has the users of production: the processes under test are `app`, the tests `operator`.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://app@127.0.0.1:{self.port}/0"
+        self.folder = folder
+        self.password_file = folder / "redis_password"
+        self.password_file.write_text(secrets.token_hex(24) + "\n")
         super().__init__(
-            *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
-            *("--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--maxclients", str(maxclients)),
+            *(str(REPOSITORY / "app/redis/start"), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            *options,
             log=folder / "redis.log",
+            env={
+                "PATH": os.environ["PATH"],
+                "REDIS_PASSWORD_FILE": str(self.password_file),
+                "REDIS_RUN_DIR": str(folder),
+            },
         )
-        self.client = redis.Redis.from_url(self.url, decode_responses=True, client_name="test")
+        self.client = self.as_user("operator", folder / "operator")
         self.append = self.client.register_script(PUBLISH)
 
+    def as_user(self, name: str, password_file: Path) -> "redis.Redis":
+        url = f"redis://{name}@127.0.0.1:{self.port}/0"
+        return redis.Redis.from_url(**from_url(url, password_file), decode_responses=True, client_name="test")
+
     def start(self) -> None:
+        (self.folder / "operator").unlink(missing_ok=True)  # the last start's
         super().start()
 
         def answers() -> bool:
+            assert self.child and self.child.poll() is None, self.log()
             with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
+                self.client.connection_pool.disconnect()  # as somebody that the last start knew
                 return bool(self.client.execute_command("PING"))
             return False
 
@@ -238,6 +258,7 @@ def make_site(redis_server: RedisServer, folder: Path, **env: str) -> Site:
             "PATH": os.environ["PATH"],
             "TMPDIR": str(folder / "tmp"),
             "APP_REDIS_URL": redis_server.url,
+            "APP_REDIS_PASSWORD_FILE": str(redis_server.password_file),
             "APP_UPLOAD_DIR": str(folder / "uploads"),
             "APP_ALLOWED_ORIGINS": ORIGIN,
             "APP_SESSION_KEYS_FILE": str(folder / "keys"),

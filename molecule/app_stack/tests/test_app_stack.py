@@ -40,7 +40,55 @@ def test_each_is_confined(containers, service):
     assert container["Config"]["User"] not in ("", "0", "root")
     assert container["HostConfig"]["ReadonlyRootfs"]
     assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert not container["HostConfig"]["CapAdd"]
+    # And no seccomp=unconfined: the engine's default profile holds.
+    assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
+    assert all("size=" in options for options in container["HostConfig"]["Tmpfs"].values())
     assert container["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+def test_memory_and_processes_are_bounded(host):
+    """Asked of the project, since test machines without a memory controller drop the limits."""
+    project = json.loads(
+        host.run_expect([0], f"docker compose --project-directory {PROJECT} config --format json").stdout
+    )
+    limits = {name: (int(s["mem_limit"]) >> 20, s["pids_limit"]) for name, s in project["services"].items()}
+    assert limits == {"api": (1024, 256), "worker": (2048, 256), "redis": (576, 256)}
+
+
+def test_no_secret_shows(host, containers):
+    """Not in what Docker tells of containers and images, nor in any process's arguments or environment."""
+    told = json.dumps(list(containers.values()))
+    for image in {container["Image"] for container in containers.values()}:
+        told += host.run_expect([0], f"docker image inspect {image}").stdout
+        told += host.run_expect([0], f"docker history --no-trunc {image}").stdout
+    told += host.run_expect([0], "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ").stdout
+    told += host.run_expect([0], f"cd {PROJECT} && docker compose logs --no-color").stdout
+    told += host.file(f"{PROJECT}/compose.yaml").content_string
+    for name in ("session_keys", "probe_key", "redis_password"):
+        for secret in host.file(f"{PROJECT}/secrets/{name}").content_string.split():
+            assert secret not in told, f"{name} shows"
+    assert "everysec" in told
+
+
+def test_the_worker_holds_one_secret_and_reaches_nothing_but_redis(host):
+    inside = f"cd {PROJECT} && docker compose exec -T worker"
+    assert host.run_expect([0], f"{inside} ls /run/secrets").stdout.split() == ["redis_password"]
+    connect = "import socket; socket.create_connection(('{}', {}), 3)"
+    host.run_expect([0], f'{inside} python -c "{connect.format("redis", 6379)}"')
+    gateway = host.run_expect([0], "ip route show default").stdout.split()[2]
+    refused = host.run(f'{inside} python -c "{connect.format(gateway, 22)}"')
+    assert "Network is unreachable" in refused.stderr
+
+
+def test_redis_answers_nobody_without_the_password(host, containers):
+    [address] = [net["IPAddress"] for net in containers["redis"]["NetworkSettings"]["Networks"].values()]
+    ask = (
+        "import socket; s = socket.create_connection(('{}', 6379), 3); s.sendall(b'INFO\\r\\n');"
+        " print(s.recv(99))"
+    )
+    answer = host.run_expect([0], f'python3 -c "{ask.format(address)}"')
+    assert "NOAUTH" in answer.stdout
 
 
 def test_only_the_loopback_address_is_published(host, containers):
@@ -65,6 +113,20 @@ def test_redis_keeps_an_append_only_file(host):
         [0], f"cd {PROJECT} && docker compose exec -T redis redis-cli config get appendonly"
     )
     assert answer.stdout.split() == ["appendonly", "yes"]
+    policy = host.run_expect(
+        [0], f"cd {PROJECT} && docker compose exec -T redis redis-cli config get maxmemory*"
+    ).stdout.split()
+    settings = dict(zip(policy[::2], policy[1::2], strict=True))
+    assert (settings["maxmemory"], settings["maxmemory-policy"]) == (str(256 << 20), "noeviction")
+
+
+def test_the_guide_s_subscription_needs_no_password_and_a_slip_does_no_harm(host):
+    cli = f"cd {PROJECT} && docker compose exec -T redis"
+    heard = host.run(f"{cli} timeout 2 redis-cli SUBSCRIBE user:ada:events").stdout.split()
+    assert heard == ["subscribe", "user:ada:events", "1"]
+    assert host.run(f"{cli} timeout 2 redis-cli MONITOR").stdout.startswith("OK")
+    for slip in ("FLUSHALL", "SHUTDOWN NOSAVE", "KEYS x", "CONFIG SET appendonly no"):
+        assert "NOPERM" in host.run(f"{cli} redis-cli {slip}").stdout
 
 
 def test_the_guide_s_commands_work_from_the_project_s_folder(host):
@@ -75,7 +137,7 @@ def test_the_guide_s_commands_work_from_the_project_s_folder(host):
     )
 
 
-@pytest.mark.parametrize("key", ["session_keys", "probe_key"])
+@pytest.mark.parametrize("key", ["session_keys", "probe_key", "redis_password"])
 def test_keys_are_readable_by_the_app_alone(host, key):
     file = host.file(f"{PROJECT}/secrets/{key}")
     assert (file.mode, file.uid) == (0o400, 10001)
