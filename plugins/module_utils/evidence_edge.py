@@ -27,6 +27,7 @@ PHASES = {
     "config": "http_config_settings",
     "compression": "http_response_compression",
 }
+RECONNECTS = ("[WebSocket] Disconnected", "last_event_id")
 SCRIPTS = 6  # of the page that are read
 BODY = 3_000_000  # bytes of a page or script that are read
 # A socket's address without TLS, as code writes it: "ws://host", `ws://${host}`, 'ws://' + host.
@@ -147,6 +148,8 @@ def page(options: Options) -> dict[str, Any]:
         "scripts": own,
         "unread": [name for name, datum in scripts.items() if "missing" in datum],
         "sockets": any("WebSocket" in text for text in texts.values()),
+        # What frontend/utils/websocket.ts says and sends, in a built script, too.
+        "reconnects": any(all(sign in text for sign in RECONNECTS) for text in texts.values()),
         "insecure": sorted({found for text in texts.values() for found in INSECURE.findall(text)}),
         "rocket_loader": "rocket-loader" in answer.body,
         "date": date.timestamp() if date else None,

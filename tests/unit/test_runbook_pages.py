@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from plugins.module_utils.site_diagnosis import RULES
+
 PROJECT = Path(__file__).parents[2]
 RUNBOOK = PROJECT / "docs/runbook"
 INDEX = RUNBOOK / "README.md"
@@ -51,5 +53,5 @@ def test_pages_named_in_the_code_exist():
     ]
     named = {
         name for path in sources for name in re.findall(r"docs/runbook/([a-z0-9_]+)\.md", path.read_text())
-    }
+    } | {rule.page for rule in RULES}
     assert named <= {page.stem for page in PAGES}, named - {page.stem for page in PAGES}

@@ -126,7 +126,7 @@ def test_a_stopped_api_fails_verify_and_is_named(host):
     finally:
         host.run_expect([0], "cd /opt/screen-flow && docker compose up --detach --wait api")
     assert run.returncode != 0
-    assert "The first layer that fails is api" in run.stdout
+    assert "The first broken layer is api" in run.stdout
     healthy = play("playbooks/verify.yml")
     assert healthy.returncode == 0, healthy.stdout
 

@@ -1,0 +1,43 @@
+"""Every command of the runbook, as it stands on its page, over a healthy site with the demo's inventory."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+# What changes the site comes after what only reads it, so that a page's "in this case" is a healthy site's.
+LATE = ("deploy", "snapshot", "restart", "rotate", "backup", "maintenance")
+
+
+def commands():
+    """Yield page and command, each command once: pages share many."""
+    pages = sorted((PROJECT / "docs/runbook").glob("*.md"), key=lambda page: (page.stem in LATE, page.stem))
+    seen = set()
+    for page in pages:
+        for block in re.findall(r"(?ms)^```bash\n(.*?)^```$", page.read_text()):
+            for command in block.replace("\\\n", " ").splitlines():
+                # Maintenance is turned on and off in the page's order.
+                if command not in seen:
+                    seen.add(command)
+                    yield pytest.param(command, id=f"{page.stem}: {command[:90]}")
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_runbook_works(command):
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command.replace("inventories/production", "inventories/demo")],
+        cwd=PROJECT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-1000:]}"
+
+
+def test_the_site_is_well_after_all_of_them():
+    test_a_command_of_the_runbook_works("ansible-playbook -i inventories/demo playbooks/verify.yml")

@@ -1,0 +1,145 @@
+"""site_checklist: which evidence makes which line fail, what is not tried, and how the reports look."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from plugins.module_utils.site_checklist import CHECKS, FAILED, LAYERS, NOT_TRIED, OK, judge, table
+from plugins.module_utils.site_diagnosis import RULES
+from plugins.modules import site_report
+from tests.unit.test_site_diagnosis import healthy as diagnosed
+
+
+@pytest.fixture
+def site():
+    """Return the evidence of a site that has nothing wrong with it."""
+    document = diagnosed()
+    document["edge"]["page"]["value"]["reconnects"] = True
+    listened = {"opened_ms": 9.0, "pong_ms": 1.0, "heartbeat_seconds": 30.1, "canary_ms": 12.0, "ended": ""}
+    document["verify"] = {
+        "listened": {"value": listened},
+        "canary": {"value": {"channel": "user:site-check:events", "error": ""}},
+        "logged": {"value": ["INFO app: WebSocket connected for user site-check"]},
+    }
+    return document
+
+
+def verdicts(document, layers=LAYERS):
+    return {line.name: line.verdict for line in judge(document, layers)}
+
+
+def change(document, path, value):
+    *folders, name = path.split(".")
+    place = document
+    for folder in folders:
+        place = place[folder]
+    place[name] = value
+
+
+def test_a_healthy_site_has_every_line_ok(site):
+    assert set(verdicts(site).values()) == {OK}
+
+
+def test_every_rule_and_layer_that_is_named_exists():
+    assert {rule for check in CHECKS for rule in check.rules} <= {rule.name for rule in RULES}
+    assert {check.layer for check in CHECKS} == set(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("edge.settings.value.websockets", "off", "Cloudflare WebSockets enabled"),
+        ("edge.settings.value.ssl", "flexible", "Cloudflare SSL Full or Full (strict)"),
+        ("edge.page.value.rocket_loader", True, "Rocket Loader off"),
+        ("edge.socket_path.value.cache", "HIT", "WebSocket path not cached"),
+        ("server.nginx_test.value.ok", False, "nginx runs what is on disk"),
+        ("server.nginx_config.value.upgrade_map", None, "Upgrade map used"),
+        ("server.nginx_config.value.websocket_location", None, "WebSocket location"),
+        ("server.nginx_config.value.websocket_location.read_timeout", 60, "Timeouts at least 300 s"),
+        ("server.nginx_config.value.root_location.send_timeout", 60, "Timeouts at least 300 s"),
+        ("server.certificate.value.not_after", 1.0, "TLS on 443"),
+        ("server.containers.value.worker.state", "exited", "Services healthy"),
+        ("verify.listened.value.heartbeat_seconds", None, "Heartbeat"),
+        ("verify.listened.value.heartbeat_seconds", 60.0, "Heartbeat"),
+        ("verify.logged.value", [], "WebSocket connections logged"),
+        ("edge.page.value.insecure", ["ws://www.example.com"], "wss:// for https"),
+        ("edge.page.value.unread", ["https://www.example.com/a.js"], "wss:// for https"),
+        ("edge.page.value.reconnects", False, "Reconnecting WebSocket served"),
+        ("edge.probes.value.edge.status", 400, "101 from outside"),
+        ("edge.probes.value.edge.ok", False, "ping and pong from outside"),
+        ("verify.listened.value.canary_ms", None, "Redis event received through Cloudflare"),
+        ("verify.canary.value.error", "NOAUTH", "Redis event received through Cloudflare"),
+    ],
+)
+def test_what_is_wrong_fails_its_line(site, path, value, name):
+    change(site, path, value)
+    assert verdicts(site)[name] == FAILED
+
+
+def test_every_line_can_fail(site):
+    """No evidence at all verifies nothing; only what takes a token is not tried."""
+    bare = {"expected": site["expected"], "server": {}, "edge": {}, "verify": {}}
+    found = verdicts(bare)
+    assert set(found.values()) == {FAILED, NOT_TRIED}
+    assert [name for name, verdict in found.items() if verdict == NOT_TRIED] == [
+        "Cloudflare WebSockets enabled",
+        "Cloudflare SSL Full or Full (strict)",
+    ]
+
+
+def test_missing_evidence_is_said_in_its_own_words(site):
+    site["edge"]["settings"] = {"missing": "no API token is given."}
+    line = judge(site, ["edge"])[0]
+    assert (line.verdict, line.says) == (NOT_TRIED, "no API token is given.")
+
+
+def test_one_layer_is_judged_alone(site):
+    assert {line.layer for line in judge(site, ["nginx"])} == {"nginx"}
+
+
+def report(capsys, document, folder, **more):
+    given = {name: document[name] for name in ("expected", "server", "edge", "verify")}
+    given |= {"site": "https://www.example.com", "host": "origin", "folder": str(folder), **more}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        site_report.main()
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_reports_say_the_same(site, tmp_path, capsys):
+    change(site, "edge.settings.value.websockets", "off")
+    change(site, "server.nginx_log.value.lines", ["<script>alert(1)</script>"])
+    said = report(capsys, site, tmp_path / "new")
+    assert said["failed"]
+    assert "edge, Cloudflare WebSockets enabled: WebSockets are off in the zone." in said["msg"]
+    found = json.loads((tmp_path / "new/verify.json").read_text())
+    assert not found["ok"]
+    assert found["lines"] == said["lines"]
+    cases = list(ET.parse(tmp_path / "new/verify.xml").getroot().iter("testcase"))
+    assert len(cases) == len(CHECKS)
+    assert [case.get("name") for case in cases if case.find("failure") is not None] == [
+        "Cloudflare WebSockets enabled"
+    ]
+    page = (tmp_path / "new/verify.html").read_text()
+    assert "not verified" in page
+    assert "<script>" not in page
+
+
+def test_a_dry_run_fails_nothing_and_writes_nothing(site, tmp_path, capsys):
+    change(site, "edge.settings.value.websockets", "off")
+    said = report(capsys, site, tmp_path / "new", _ansible_check_mode=True)
+    assert "failed" not in said
+    assert "FAILED" in said["table"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_can_not_be_written_is_named(site, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    said = report(capsys, site, tmp_path / "file")
+    assert f"folder is '{tmp_path}/file'" in said["msg"]
+
+
+def test_the_table_is_aligned(site):
+    head, *lines = table(judge(site)).splitlines()
+    assert all(line[head.index("verdict") - 2 : head.index("verdict")] == "  " for line in lines)
