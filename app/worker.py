@@ -1,7 +1,7 @@
 """The worker, run as `dramatiq app.worker`: reads each uploaded CV and reports every step.
 
 A job can run twice, when its worker was killed or lost Redis; `Progress` makes the second run finish what the
-first left open, and report nothing twice.
+first left open, and report nothing twice. None is let go before its end is in Redis.
 """
 
 import logging
@@ -15,8 +15,10 @@ from typing import Any
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.middleware import Middleware, Retries, TimeLimit, TimeLimitExceeded
+from dramatiq.middleware import Middleware
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from app import extract
 from app.analyse import analyse
@@ -27,7 +29,7 @@ from app.settings import WorkerSettings, load
 UPLOAD_SECONDS = 86_400  # after which nobody waits for an unprocessed upload any more
 HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a word after which another worker takes a worker's jobs
 IDLE_WAIT = 200  # milliseconds at most between looks at an empty queue
-TIME_LIMIT = 120_000  # milliseconds for one CV
+REDIS_WAIT = 1.0  # seconds between attempts of a job that lost Redis
 EXTRACT_TIMEOUT = 60  # seconds; longer than the extractor's own limit, for a busy machine
 # One file per worker process, named after what it calls itself in Redis; the health check reads them.
 ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Broker(RedisBroker):
-    """dramatiq's Redis broker: it waits less at an empty queue, and never reads all of Redis' keys."""
+    """dramatiq's Redis broker: it waits less at an empty queue, never reads all of Redis' keys, loses no job."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
@@ -53,7 +55,17 @@ class Broker(RedisBroker):
         self.scripts["dispatch"] = self.client.register_script(script.replace(listing, left))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = IDLE_WAIT) -> dramatiq.Consumer:
-        """Return a consumer of the queue that waits at most IDLE_WAIT."""
+        """Return a consumer of the queue that waits at most IDLE_WAIT.
+
+        It is asked for again after a lost connection. A job that Redis had handed out then, in an answer that
+        never came, would count as being worked on as long as this process lives; so all go back to the queue.
+        """
+        try:
+            handed_out = self.client.smembers(f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}")
+            if handed_out:
+                self.do_requeue(queue_name, *handed_out)
+        except redis.ConnectionError as error:
+            raise dramatiq.errors.ConnectionClosed(error) from None
         return super().consume(queue_name, prefetch, min(timeout, IDLE_WAIT))
 
 
@@ -80,23 +92,31 @@ broker = Broker(
         **from_url(settings.redis_url, settings.redis_password_file),
         socket_timeout=10,
         socket_connect_timeout=5,
+        # The library would ask a second time in silence, and the jobs in the first answer would be forgotten.
+        retry=Retry(NoBackoff(), 0),
     ),
     heartbeat_timeout=HEARTBEAT_TIMEOUT,
     # Look for jobs of killed workers each time; by default it is one time in a thousand.
     maintenance_chance=1_000_000,
-    middleware=[
-        TimeLimit(time_limit=TIME_LIMIT),
-        # Only a lost Redis makes a job fail; it is tried until Redis is back.
-        Retries(max_retries=1_000_000, min_backoff=1_000, max_backoff=30_000),
-        Alive(),
-    ],
+    # No retries of dramatiq's: it stores the next try in Redis, and drops the job when Redis is what is lost.
+    middleware=[Alive()],
 )
 dramatiq.set_broker(broker)
 
 
 @dramatiq.actor(queue_name=QUEUE, actor_name=ACTOR)
 def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
-    """Process one CV from its file to its result or its error. Raises RedisError, to be tried again."""
+    """Process one CV from its file to its result or its error, when Redis is lost as soon as it is back."""
+    while True:
+        try:
+            _process_once(user_id, batch_id, cv_id, kind)
+            return
+        except RedisError as error:
+            logger.warning("CV %s waits for Redis: %s", cv_id, error)
+            time.sleep(REDIS_WAIT)
+
+
+def _process_once(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
     path = settings.upload_dir / cv_id
     progress = Progress(broker.client, user_id, batch_id, cv_id)
     cv = progress.cv()
@@ -119,8 +139,6 @@ def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> N
     except extract.Refused as refused:
         logger.info("CV %s failed: %s", cv["cv_id"], refused)
         progress.advance(cv, "failed", error=str(refused))
-    except TimeLimitExceeded:
-        progress.advance(cv, "failed", error="Reading the CV takes too long. Upload a shorter one.")
     except Exception:
         logger.exception("CV %s failed by an error of ours", cv["cv_id"])
         progress.advance(

@@ -209,6 +209,41 @@ async def test_killed_worker_finishes_once(site: Site, user: str) -> None:
     assert not lost.exists()
 
 
+def test_redis_lost_in_the_middle_of_a_cv_only_delays_it(own_site: Site, user: str) -> None:
+    own_site.worker.start()
+    own_site.start()
+    batch = upload(own_site, user, slow__pdf=slow_pdf(), fast__txt=TEXT.encode()).json()["batch_id"]
+    with own_site.http(user) as http:
+        wait_until("it is being read", lambda: "extracting" in http.get(f"/batches/{batch}").text)
+    own_site.redis.end(signal.SIGKILL)
+    wait_until("the worker notices", lambda: "waits for Redis" in own_site.worker.log())
+    own_site.redis.start()
+    wait_until("the api is ready again", own_site.ready)
+    ended = finished(own_site, user, batch)
+    assert (ended["done"], ended["failed"]) == (2, 0)
+    assert not list(own_site.uploads.iterdir())
+
+
+def test_job_that_was_lost_on_its_way_to_the_worker_is_handed_out_again(own_site: Site, user: str) -> None:
+    own_site.worker.start()
+    own_site.start()
+    redis = own_site.redis.client
+    [worker] = wait_until("the worker is known", lambda: redis.zrange("dramatiq:__heartbeats__", 0, -1))
+    assert own_site.worker.child
+    os.killpg(own_site.worker.child.pid, signal.SIGSTOP)
+    batch = upload(own_site, user, cv__txt=TEXT.encode()).json()["batch_id"]
+    # What Redis does when the worker asks. Then it asks, and is cut off before the answer.
+    redis.sadd(f"dramatiq:__acks__.{worker}.cvs", redis.lpop("dramatiq:cvs"))
+    redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+    os.killpg(own_site.worker.child.pid, signal.SIGCONT)
+    wait_until("both queues are asked for", lambda: sum("b" in c["flags"] for c in redis.client_list()) == 2)
+    own_site.redis.cut()
+    redis.execute_command("CLIENT", "UNPAUSE")
+    wait_until("the job is over", lambda: not list(own_site.uploads.iterdir()))
+    wait_until("the api is ready again", own_site.ready)
+    assert finished(own_site, user, batch)["done"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [

@@ -1,0 +1,314 @@
+"""The contract (docs/contract.md) from outside, for the reference backend or your own.
+
+    SITE_URL=https://screen-flow.example.com SITE_SESSION=eyJ… pytest tests/acceptance
+
+SITE_URL          the site, as a browser's address bar shows it
+SITE_SESSION      the value of a signed-in person's session cookie; not needed with the demo's sign-in.
+                  Take somebody made for tests: a few batches are left behind.
+EDGE_CA_FILE      certificates to trust in place of the system's
+ORIGIN_CONTAINER  the demo's server; without it the tests that publish are skipped
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from http.client import HTTPConnection, HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from tests.acceptance.conftest import COOKIE, CV, Site
+from tests.demo import Demo
+
+BATCHES = "/api/v1/cv-processing/batches"
+BATCH = {"batch_id", "created_at", "status", "total", "done", "failed", "progress"}
+SPARE = {"pong", "heartbeat"}  # what comes between events
+
+
+async def receive(connection: ClientConnection, seconds: float = 30) -> dict[str, Any]:
+    """Return the next message that is neither an answer nor a heartbeat."""
+    async with asyncio.timeout(seconds):
+        while True:
+            message = json.loads(await connection.recv(decode=True))
+            if message["type"] not in SPARE:
+                return dict(message)
+
+
+async def until_done(connection: ClientConnection, batch_id: str) -> list[dict[str, Any]]:
+    """Return the events up to the one that ends the batch."""
+    events: list[dict[str, Any]] = []
+    while True:
+        events.append(await receive(connection))
+        last = events[-1]
+        if (last["type"], last.get("batch_id"), last.get("status")) == ("batch_progress", batch_id, "done"):
+            return events
+
+
+async def end(connection: ClientConnection, seconds: float = 30) -> tuple[int | None, list[dict[str, Any]]]:
+    """Return the code that the server closes with, and the events before it."""
+    events = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            events.append(await receive(connection, seconds))
+    return connection.close_code, events
+
+
+def told(answer: Any, status: int) -> str:
+    """Return the sentence of an error."""
+    assert answer.status_code == status, f"{answer.status_code} {answer.headers}\n{answer.text[:500]}"
+    detail = answer.json()["detail"]
+    assert isinstance(detail, str)
+    assert " " in detail
+    return detail
+
+
+# HTTP
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health(site: Site, path: str) -> None:
+    with site.http("") as http:
+        assert http.get(path).status_code == 200
+
+
+def test_session_tells_who_is_signed_in(site: Site) -> None:
+    with site.http() as http:
+        session = http.get("/api/v1/session").json()
+    assert session.keys() == {"user_id", "demo_sign_in"}
+    assert session["user_id"] == site.user
+
+
+@pytest.mark.parametrize("session", ["", "x.y.z", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."])
+def test_without_a_session_nothing_is_told(site: Site, session: str) -> None:
+    with site.http(session) as http:
+        answer = http.get("/api/v1/session")
+        told(answer, 401)
+        assert isinstance(answer.json()["demo_sign_in"], bool)
+        told(http.get(BATCHES), 401)
+        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 401)
+
+
+def test_sign_in_is_the_demo_s_alone(site: Site) -> None:
+    with site.http("") as http:
+        demo = http.get("/api/v1/session").json()["demo_sign_in"]
+        answer = http.post("/api/v1/session", json={"user_id": "acceptance"})
+        if not demo:
+            told(answer, 404)
+            return
+        assert answer.status_code == 204
+        name, *attributes = answer.headers["set-cookie"].split("; ")
+        assert name.startswith(f"{COOKIE}=")
+        assert {"HttpOnly", "Secure", "Path=/"} <= set(attributes)
+        assert {attribute.lower() for attribute in attributes} & {"samesite=lax", "samesite=strict"}
+
+
+def test_signing_out_takes_the_cookie_back(site: Site) -> None:
+    with site.http() as http:
+        answer = http.delete("/api/v1/session")
+    assert answer.status_code == 204
+    assert f"{COOKIE}=" in answer.headers["set-cookie"]
+    assert "max-age=0" in answer.headers["set-cookie"].lower()
+
+
+def test_foreign_page_changes_nothing(site: Site) -> None:
+    with site.http(Origin="https://evil.example") as http:
+        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 403)
+
+
+def test_batch_is_kept_and_listed_first(site: Site) -> None:
+    first, second = site.upload("first.txt"), site.upload("second.txt", "third.txt")
+    assert second.keys() == BATCH | {"cvs"}
+    assert [cv["filename"] for cv in second["cvs"]] == ["second.txt", "third.txt"]
+    snapshot = site.snapshot()
+    assert snapshot.keys() == {"last_event_id", "batches"}
+    listed = [batch["batch_id"] for batch in snapshot["batches"]]
+    assert listed[:2] == [second["batch_id"], first["batch_id"]]
+    with site.http() as http:
+        one = http.get(f"{BATCHES}/{first['batch_id']}").json()
+        assert (one["batch_id"], one["total"]) == (first["batch_id"], 1)
+        told(http.get(f"{BATCHES}/none"), 404)
+
+
+def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: Site) -> None:
+    before = site.snapshot()["batches"]
+    files = [
+        ("photo.png", b"\x89PNG\r\n\x1a\n" + bytes(100)),
+        ("ada.txt", CV),
+        ("song.mp3", b"ID3" + bytes(99)),
+    ]
+    with site.http() as http:
+        answer = http.post(BATCHES, files=[("files", file) for file in files])
+    assert 400 <= answer.status_code < 500
+    detail = told(answer, answer.status_code)
+    assert "photo.png" in detail
+    assert "song.mp3" in detail
+    assert "ada.txt" not in detail
+    assert [batch["batch_id"] for batch in site.snapshot()["batches"]] == [b["batch_id"] for b in before]
+
+
+def test_body_over_50_mb_is_413(site: Site) -> None:
+    """Said at once, by the length alone: some proxy may else take all of it first."""
+    where = urlsplit(site.url)
+    assert where.hostname
+    connection = (
+        HTTPSConnection(where.hostname, where.port, context=site.tls, timeout=60)
+        if where.scheme == "https"
+        else HTTPConnection(where.hostname, where.port, timeout=60)
+    )
+    connection.putrequest("POST", BATCHES)
+    for name, value in {
+        "Cookie": f"{COOKIE}={site.session}",
+        "Origin": site.url,
+        "Content-Type": "multipart/form-data; boundary=b",
+        "Content-Length": str((50 << 20) + 1),
+    }.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    try:
+        assert connection.getresponse().status == 413
+    finally:
+        connection.close()
+
+
+# WebSocket
+
+
+async def test_ping_is_answered(site: Site) -> None:
+    async with site.socket() as connection:
+        await connection.send("ping")
+        async with asyncio.timeout(10):
+            assert json.loads(await connection.recv()) == {"type": "pong"}
+
+
+async def test_heartbeat_comes_in_silence(site: Site) -> None:
+    """Between the client's last word and 30 s with some room: what keeps the edge from hanging up."""
+    async with site.socket() as connection:
+        begin = time.monotonic()
+        async with asyncio.timeout(40):
+            assert json.loads(await connection.recv()) == {"type": "heartbeat"}
+        assert time.monotonic() - begin > 5
+
+
+async def test_progress_comes_live_on_every_socket(site: Site) -> None:
+    async with site.socket() as one, site.socket() as other:
+        batch = site.upload("ada.txt", "grace.txt")
+        events, again = await asyncio.gather(*(until_done(ws, batch["batch_id"]) for ws in (one, other)))
+    assert events == again
+    assert {event["type"] for event in events} == {"cv_progress", "batch_progress"}
+    for event in events:
+        assert {"id", "type", "time"} <= event.keys()
+        assert isinstance(event["id"], str)
+        assert "previous_id" not in event
+    assert len({event["id"] for event in events}) == len(events)
+    ended = {
+        event["filename"]: event for event in events if event.get("progress") == 100 and "cv_id" in event
+    }
+    assert ended.keys() == {"ada.txt", "grace.txt"}
+    assert ended["ada.txt"]["result"]["email"] == "ada@example.com"
+    assert (events[-1]["total"], events[-1]["done"], events[-1]["failed"]) == (2, 2, 0)
+    shown = next(b for b in site.snapshot()["batches"] if b["batch_id"] == batch["batch_id"])
+    assert {name: events[-1][name] for name in BATCH} == {name: shown[name] for name in BATCH}
+
+
+async def test_what_was_missed_comes_in_order_and_once(site: Site) -> None:
+    before = site.snapshot()["last_event_id"]
+    async with site.socket(before) as connection:
+        batch = site.upload("ada.txt", "grace.txt")
+        events = await until_done(connection, batch["batch_id"])
+    for last, missed in [(before, events), (events[2]["id"], events[3:])]:
+        async with site.socket(last) as connection:
+            assert await until_done(connection, batch["batch_id"]) == missed
+    async with site.socket(events[-1]["id"]) as connection:
+        await connection.send("ping")
+        async with asyncio.timeout(10):
+            assert json.loads(await connection.recv()) == {"type": "pong"}, "an event came twice"
+
+
+async def test_without_an_id_only_live_events_come(site: Site) -> None:
+    async with site.socket(site.snapshot()["last_event_id"]) as connection:
+        await until_done(connection, site.upload("before.txt")["batch_id"])
+    async with site.socket() as connection:
+        batch = site.upload("after.txt")
+        events = await until_done(connection, batch["batch_id"])
+    assert {event["batch_id"] for event in events} == {batch["batch_id"]}
+
+
+@pytest.mark.parametrize("last", ["", "x", "$", "1-1-1", "-", "99999999999999999999999999", "%00", "1%0A1"])
+async def test_malformed_last_id(site: Site, last: str) -> None:
+    async with site.socket(last) as connection:
+        assert await end(connection) == (4400, [])
+
+
+@pytest.mark.parametrize("session", ["", "x.y.z", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."])
+async def test_no_session(site: Site, session: str) -> None:
+    async with site.socket(session=session) as connection:
+        assert await end(connection) == (4401, [])
+
+
+@pytest.mark.parametrize("user", ["nobody-known", "*", "%20"])
+async def test_another_user_or_one_that_does_not_exist(site: Site, user: str) -> None:
+    async with site.socket(user=user) as connection:
+        assert await end(connection) == (4403, [])
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+async def test_foreign_origin(site: Site, origin: str) -> None:
+    async with site.socket(origin=origin) as connection:
+        assert await end(connection) == (4403, [])
+
+
+async def test_binary_frame(site: Site) -> None:
+    async with site.socket() as connection:
+        await connection.send(b"ping")
+        assert await end(connection) == (1003, [])
+
+
+async def test_frame_over_64_kib(site: Site) -> None:
+    async with site.socket(compression=None) as connection:
+        await connection.send("x" * 65_536)
+        await connection.send("ping")
+        async with asyncio.timeout(10):
+            assert json.loads(await connection.recv()) == {"type": "pong"}
+        await connection.send("x" * 65_537)
+        assert await end(connection) == (1009, [])
+
+
+@pytest.mark.parametrize("kind", ["text", "ping"])
+async def test_flood(site: Site, kind: str) -> None:
+    async with site.socket() as connection:
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(1_000):
+                await (connection.send("ping") if kind == "text" else connection.ping(str(number)))
+        assert await end(connection) == (4429, [])
+
+
+# What only the demo's server can bring about
+
+
+async def test_redis_channel_shows_the_same_and_the_predecessor(site: Site, demo: Demo) -> None:
+    before = site.snapshot()["last_event_id"]
+    async with site.socket(before) as connection:
+        with demo.subscribed(site.user) as messages:
+            batch = site.upload("ada.txt")
+            events = await until_done(connection, batch["batch_id"])
+    shown = [json.loads(message) for message in messages]
+    assert [message.pop("previous_id") for message in shown] == [before, *(e["id"] for e in events[:-1])]
+    assert shown == events
+
+
+async def test_history_that_no_longer_reaches_is_a_resync(site: Site, demo: Demo) -> None:
+    last = site.snapshot()["last_event_id"]
+    with demo.publishing(site.user, 10_000, per_second=1e6) as publisher:
+        publisher.wait(60)
+    async with site.socket(last) as connection:
+        message = await receive(connection)
+        assert message.keys() == {"type", "snapshot"}
+        assert message["type"] == "resync"
+        assert message["snapshot"] == site.snapshot()
+        batch = site.upload("ada.txt")
+        events = await until_done(connection, batch["batch_id"])
+    assert {event["batch_id"] for event in events} == {batch["batch_id"]}
