@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Broker(RedisBroker):
-    """dramatiq's Redis broker: it waits less at an empty queue, never reads all of Redis' keys, loses no job."""
+    """dramatiq's Redis broker: waits less at an empty queue, never reads all of Redis' keys, loses no job."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 import socket
 import time
@@ -95,7 +94,7 @@ async def test_slow_reader_is_closed_and_resumes(site: Site, user: str) -> None:
         received = []
         with pytest.raises(ConnectionClosed):
             while True:
-                received.append(json.loads(await slow.recv()))
+                received.append(await receive(slow, seconds=20))
         assert slow.close_code == 1013
         assert [event["number"] for event in received] == list(range(len(received)))
     assert site.memory() - before < 64 << 20
