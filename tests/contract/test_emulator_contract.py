@@ -1,16 +1,9 @@
-"""The emulator's answers against Cloudflare's published API description, and with the official SDK.
-
-The description is not part of this project: it is looked for beside the checkout, in shared/cloudflare, or
-where CLOUDFLARE_OPENAPI names it.
-"""
+"""The emulator's answers against Cloudflare's published API description, and with the official SDK."""
 
 from __future__ import annotations
 
 import copy
-import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cloudflare
@@ -20,35 +13,32 @@ import schemathesis
 from schemathesis.openapi.checks import JsonSchemaError
 
 from emulator.zone import SETTINGS
+from tests.contract.description import described, description
 from tests.emulator import kit
+from tests.emulator.test_emulated_certificates import EC_KEY, wanted
 
-DESCRIPTION = Path(
-    os.environ.get("CLOUDFLARE_OPENAPI") or kit.ROOT.parent / "shared/cloudflare/openapi-subset.json"
-)
-described = pytest.mark.skipif(
-    not DESCRIPTION.exists(),
-    reason=f"Cloudflare's API description is not at {DESCRIPTION}; name it with CLOUDFLARE_OPENAPI",
-)
 ZONE, SETTING, AUTOMATIC, RECORDS = (
     "/zones/{zone_id}",
     "/zones/{zone_id}/settings/{setting_id}",
     "/zones/{zone_id}/settings/ssl_automatic_mode",
     "/zones/{zone_id}/dns_records",
 )
+RECORD = RECORDS + "/{dns_record_id}"
+RULESETS = "/{accounts_or_zones}/{account_or_zone_id}/rulesets"
+ENTRY, RULES = RULESETS + "/phases/{ruleset_phase}/entrypoint", RULESETS + "/{ruleset_id}/rules"
+RULE = RULES + "/{rule_id}"
+CERTIFICATES, CERTIFICATE = "/certificates", "/certificates/{certificate_id}"
+PULLS, ARGO = "/zones/{zone_id}/origin_tls_client_auth/settings", "/zones/{zone_id}/argo/smart_routing"
+OURS = {
+    "http_request_cache_settings": ("set_cache_settings", {"cache": False}),
+    "http_config_settings": ("set_config", {"rocket_loader": False, "polish": "off"}),
+    "http_response_compression": ("compress_response", {"algorithms": [{"name": "none"}]}),
+}
 
 
 @pytest.fixture(scope="module")
 def schema() -> Any:
-    description = json.loads(DESCRIPTION.read_text())
-    # Two failure schemas of the description that no failure can meet: one wants a result that is an array and
-    # null, and names its fields twice; one wants a setting where the token is refused. Cloudflare says null.
-    answers = description["paths"][RECORDS]["get"]["responses"]["4XX"]["content"]["application/json"]
-    answers["schema"]["properties"]["result"] = {"type": "object", "enum": [None], "nullable": True}
-    answers["schema"]["required"] = ["success", "errors", "messages", "result"]
-    schemas = description["components"]["schemas"]
-    failure = schemas["cache_api-response-common-failure"]["properties"]
-    failure["result"] = {"nullable": True, **schemas["cache_result"]}
-    return schemathesis.openapi.from_dict(description)
+    return schemathesis.openapi.from_dict(description())
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +137,101 @@ def test_refused_requests_are_as_described(schema: Any, api: httpx.Client, zone:
         fits(schema, SETTING, "PATCH", api.patch(f"{settings}/{name}", content=body), 400)
     refused = api.patch(f"{settings}/ssl_automatic_mode", json={"value": "manual"})
     fits(schema, AUTOMATIC, "PATCH", refused, 400)
+
+
+@described
+def test_records_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    base = f"/zones/{zone}/dns_records"
+    for kind, content in (
+        ("A", "192.0.2.1"),
+        ("AAAA", "2001:db8::1"),
+        ("TXT", '"text"'),
+        ("CNAME", "a.example"),
+    ):
+        record = {"type": kind, "name": f"{kind}.{kit.NAME}", "content": content, "ttl": 1}
+        made = api.post(base, json=record)
+        fits(schema, RECORDS, "POST", made)
+        one = f"{base}/{made.json()['result']['id']}"
+        fits(schema, RECORD, "GET", api.get(one))
+        fits(schema, RECORD, "PATCH", api.patch(one, json={"comment": "ours"}))
+        fits(schema, RECORD, "PUT", api.put(one, json=record))
+        fits(schema, RECORDS, "POST", api.post(base, json=record), 400)
+        fits(schema, RECORD, "PATCH", api.patch(one, json={"type": "MX"}), 400)
+        fits(schema, RECORD, "DELETE", api.delete(one))
+        fits(schema, RECORD, "DELETE", api.delete(one), 404)
+    fits(schema, RECORDS, "GET", api.get(base))
+
+
+@described
+@pytest.mark.parametrize("phase", OURS)
+def test_rulesets_are_as_described(schema: Any, api: httpx.Client, zone: str, phase: str) -> None:
+    action, parameters = OURS[phase]
+    rule = {"ref": "ours", "expression": "true", "action": action, "action_parameters": parameters}
+    entry = f"/zones/{zone}/rulesets/phases/{phase}/entrypoint"
+    fits(schema, ENTRY, "GET", api.get(entry), 404)
+    fits(schema, ENTRY, "PUT", api.put(entry, params={"dry_run": "true"}, json={"rules": [rule]}))
+    made = api.put(entry, json={"rules": [rule]})
+    fits(schema, ENTRY, "PUT", made)
+    fits(schema, ENTRY, "GET", api.get(entry))
+    fits(schema, RULESETS, "GET", api.get(f"/zones/{zone}/rulesets"))
+    ruleset = made.json()["result"]
+    rules = f"/zones/{zone}/rulesets/{ruleset['id']}/rules"
+    fits(schema, RULES, "POST", api.post(rules, json={**rule, "ref": "second", "position": {"before": ""}}))
+    one = f"{rules}/{ruleset['rules'][0]['id']}"
+    fits(schema, RULE, "PATCH", api.patch(one, json={**rule, "enabled": False}))
+    fits(schema, RULE, "PATCH", api.patch(one, json={"position": {"index": 1}}))
+    fits(schema, RULE, "DELETE", api.delete(one))
+    fits(schema, RULE, "DELETE", api.delete(one), 404)
+    for wrong in ({"action": "block"}, {"expression": "http.hos eq 1"}, {"ref": "second"}):
+        fits(schema, RULES, "POST", api.post(rules, json={**rule, **wrong}), 400)
+    fits(schema, ENTRY, "PUT", api.put(entry, json={"rules": [], "kind": "zone"}), 400)
+
+
+@described
+def test_certificates_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    made = api.post("/certificates", json=wanted(EC_KEY))
+    fits(schema, CERTIFICATES, "POST", made)
+    fits(schema, CERTIFICATES, "POST", api.post("/certificates", json=wanted(EC_KEY, csr="no")), 400)
+    fits(schema, CERTIFICATES, "GET", api.get("/certificates", params={"zone_id": zone}))
+    one = f"/certificates/{made.json()['result']['id']}"
+    fits(schema, CERTIFICATE, "GET", api.get(one))
+    fits(schema, CERTIFICATE, "DELETE", api.delete(one))
+    fits(schema, CERTIFICATE, "DELETE", api.delete(one), 400)
+    fits(schema, CERTIFICATE, "GET", api.get(f"/certificates/{'0' * 32}"), 404)
+
+
+@described
+def test_origin_pulls_and_argo_are_as_described(
+    schema: Any, emulator: kit.Process, api: httpx.Client, zone: str
+) -> None:
+    pulls, argo = f"/zones/{zone}/origin_tls_client_auth/settings", f"/zones/{zone}/argo/smart_routing"
+    fits(schema, PULLS, "GET", api.get(pulls))
+    fits(schema, PULLS, "PUT", api.put(pulls, json={"enabled": True}))
+    fits(schema, PULLS, "PUT", api.put(pulls, json={}), 400)
+    fits(schema, ARGO, "GET", api.get(argo), 401)
+    fits(schema, ARGO, "PATCH", api.patch(argo, json={"value": "on"}), 401)
+    httpx.put(f"{emulator.api}/_emulator/plan", json={"plan": "pro"}).raise_for_status()
+    fits(schema, ARGO, "GET", api.get(argo))
+    fits(schema, ARGO, "PATCH", api.patch(argo, json={"value": "on"}))
+
+
+@described
+def test_missing_permissions_are_as_described(
+    schema: Any, emulator: kit.Process, api: httpx.Client, zone: str
+) -> None:
+    httpx.put(f"{emulator.api}/_emulator/token", json={"permissions": []}).raise_for_status()
+    base = f"/zones/{zone}"
+    entry = f"{base}/rulesets/phases/http_config_settings/entrypoint"
+    fits(schema, "/zones", "GET", api.get("/zones"), 403)
+    fits(schema, ZONE, "GET", api.get(base), 403)
+    fits(schema, SETTING, "PATCH", api.patch(f"{base}/settings/ssl", json={}), 403)
+    fits(schema, RECORDS, "POST", api.post(f"{base}/dns_records", json={}), 403)
+    fits(schema, ENTRY, "GET", api.get(entry), 403)
+    fits(schema, CERTIFICATES, "POST", api.post("/certificates", json={}), 403)
+    fits(schema, PULLS, "GET", api.get(f"{base}/origin_tls_client_auth/settings"), 403)
+    fits(schema, ARGO, "GET", api.get(f"{base}/argo/smart_routing"), 403)
+    httpx.put(f"{emulator.api}/_emulator/token", json={"permissions": ["Cache Rules Read"]})
+    fits(schema, ENTRY, "GET", api.get(entry), 403)
 
 
 @described

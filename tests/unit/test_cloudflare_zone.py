@@ -21,6 +21,7 @@ from emulator.faults import Edit, Fault
 from emulator.zone import Fresh, Zone
 from plugins.module_utils import cloudflare_api, cloudflare_rules, cloudflare_settings, cloudflare_things
 from plugins.modules import cloudflare_zone as module
+from tests.contract import description
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
@@ -49,7 +50,9 @@ def emulated(tmp_path_factory):
 def cloudflare(emulated):
     emulated.zone.reset()
     emulated.api.reset()
-    return emulated
+    yield emulated
+    if description.PATH.exists():
+        assert description.problems(emulated.api.journal) == []
 
 
 @pytest.fixture(autouse=True)
