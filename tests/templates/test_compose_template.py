@@ -1,0 +1,46 @@
+"""The compose project as a scanner sees it, and what no scanner knows of it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["", "registry.example.com/backend:1.0"], ids=["ours", "own"])
+def compose(request, render, tmp_path):
+    file = tmp_path / "compose.yaml"
+    file.write_text(
+        render(
+            "app_stack",
+            "compose.yaml.j2",
+            app_stack_image=request.param,
+            app_stack_allowed_origins=["https://www.example.com"],
+            __app_stack_built={"app": "screen-flow-app:1", "redis": "screen-flow-redis:1"},
+        )
+    )
+    return file
+
+
+def test_no_finding_is_open(compose):
+    run = subprocess.run(
+        ["compose-lint", "check", "--fail-on", "low", "--strict-config"]
+        + ["--config", str(PROJECT / ".compose-lint.yml"), str(compose)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_only_the_api_holds_session_keys_and_only_a_worker_of_your_own_has_a_way_out(compose):
+    services = yaml.safe_load(compose.read_text())["services"]
+    assert {name for name, s in services.items() if "./secrets:/run/secrets:ro" in s.get("volumes", [])} == {
+        "api"
+    }
+    ours = services["worker"]["image"] == "screen-flow-app:1"
+    assert services["worker"]["networks"] == (["inside"] if ours else ["inside", "outside"])
+    assert services["redis"]["networks"] == ["inside"]
+    assert "ports" not in services["redis"]
