@@ -174,7 +174,15 @@ def describe(main: Directive, server_name: str, websocket_path: str) -> dict[str
         path: describe_location(path, [http, server, location]) for path, location in locations.items()
     }
     events = main.first("events") or Directive("events", [])
-    upgrade_map = next((d for d in http.all("map") if d.arguments[:1] == ["$http_upgrade"]), None)
+    # Of the maps of that variable the one that makes Connection: it has an entry with the value upgrade.
+    upgrade_map = next(
+        (
+            each
+            for each in http.all("map")
+            if each.arguments[:1] == ["$http_upgrade"] and any(e.arguments == ["upgrade"] for e in each.block)
+        ),
+        None,
+    )
     return {
         "server_found": bool(named) or any("_" in names(s) for s in servers),
         "server_names": sorted({name for s in candidates for name in names(s)}),
