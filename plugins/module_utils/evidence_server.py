@@ -41,7 +41,10 @@ CANARY = """
 import os, sys, redis
 from app.events import PUBLISH, channel, stream
 user, event = sys.argv[1:]
-client = redis.Redis.from_url(os.environ["APP_REDIS_URL"], socket_timeout=3, socket_connect_timeout=3)
+secret = os.environ.get("APP_REDIS_PASSWORD_FILE")
+given = {"password": open(secret).read().strip()} if secret else {}
+given |= {"socket_timeout": 3, "socket_connect_timeout": 3}
+client = redis.Redis.from_url(os.environ["APP_REDIS_URL"], **given)
 client.eval(PUBLISH, 1, stream(user), channel(user), event)
 print(channel(user))
 """

@@ -630,6 +630,7 @@ def _redirects(e: Evidence, probe: Mapping[str, Any]) -> bool:
     "firewall",
     "Run ansible-playbook site.yml --tags origin_firewall: it admits Cloudflare's present ranges.",
     explained_by=(
+        "api_hangs",
         "nginx_stopped",
         "no_tls",
         "dns_other_address",

@@ -40,7 +40,8 @@ def save(site):
     state = site.cloudflare("GET", "state")
     kept = {name: state["settings"][name]["value"] for name in ("ssl", "websockets", "rocket_loader")}
     records = [{key: r[key] for key in ("type", "name", "content", "proxied")} for r in state["dns"]]
-    return {"settings": kept, "dns": records}
+    limit = redis_cli("CONFIG GET maxmemory\n")(site).split()[-1]
+    return {"settings": kept, "dns": records, "maxmemory": limit}
 
 
 def restore_nginx(site):
@@ -294,15 +295,6 @@ def redis_cli(commands):
 
 
 fault(
-    "Redis full",
-    "redis_full",
-    "redis",
-    "full",
-    redis_cli("CONFIG SET maxmemory 900kb\n"),
-    redis_cli("CONFIG SET maxmemory 0\n"),
-    "redis",
-)
-fault(
     "worker stopped",
     "worker_stopped",
     "worker",
@@ -464,6 +456,58 @@ fault(
     "setting",
     "ssl",
     "dns",
+)
+
+# The operator of Redis may not configure it, but may give himself the right to.
+ALLOW = "ACL SETUSER operator +config\n"
+fault(
+    "Redis full",
+    "redis_full",
+    "redis",
+    "full",
+    redis_cli(ALLOW + "CONFIG SET maxmemory 900kb\n"),
+    lambda site: redis_cli(f"CONFIG SET maxmemory {site.saved['maxmemory']}\nACL LOAD\n")(site),
+    "redis",
+)
+fault(
+    "Redis password wrong",
+    "redis_password",
+    "redis",
+    "refuses the password",
+    redis_cli("ACL SETUSER app resetpass >wrong\nCLIENT KILL USER app\n"),
+    redis_cli("ACL LOAD\n"),
+    "redis",
+    "api",
+    "worker",
+)
+fault(
+    "firewall too loose",
+    "firewall_too_loose",
+    "origin_firewall",
+    "is not Cloudflare",
+    lambda site: site.sh("nft insert rule inet origin_firewall input tcp dport 443 accept"),
+    lambda site: site.sh("systemctl reload origin-firewall"),
+    "firewall",
+    "edge way",
+    "nginx",
+)
+
+
+def pulls(enabled):
+    """Return an injection: the zone's switch for Authenticated Origin Pulls, by Cloudflare's API."""
+    return lambda site: site.api("PUT", "/origin_tls_client_auth/settings", {"enabled": enabled})
+
+
+fault(
+    "AOP on at one end only",
+    "origin_pulls_one_end",
+    "edge",
+    "does not ask",
+    pulls(True),
+    pulls(False),
+    "setting",
+    "nginx",
+    "location",
 )
 
 

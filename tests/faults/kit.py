@@ -1,4 +1,4 @@
-"""A running site to break: its server through the engine, its emulated Cloudflare, diagnosis with no playbook."""
+"""A running site to break: its server by the engine, its emulated Cloudflare, and diagnosis in process."""
 
 import json
 import os
@@ -58,7 +58,8 @@ class Site:
         control = urlsplit(self.api_url)._replace(path="/_emulator").geturl()
         self._control = httpx.Client(base_url=control, timeout=10, trust_env=False)
         self.key = self.sh("head -n 1 /opt/screen-flow/secrets/probe_key").strip()
-        self.edge_only = False
+        self.zone_id = self.cloudflare("GET", "state")["zone"]["id"]
+        self.edge_only = bool(self.sh("nft list table inet origin_firewall", check=False))
         self._bring()
 
     def sh(self, command, check=True, text=None):
@@ -79,6 +80,12 @@ class Site:
         answer = self._control.request(method, path, json=body)
         assert answer.status_code < 300, answer.text
         return answer.json() if answer.content else None
+
+    def api(self, method, path, body):
+        """Call Cloudflare's API below the zone."""
+        url, headers = f"{self.api_url}/zones/{self.zone_id}{path}", {"Authorization": f"Bearer {self.token}"}
+        answer = httpx.request(method, url, headers=headers, json=body, timeout=10, trust_env=False)
+        assert answer.status_code < 300, answer.text
 
     def _bring(self):
         folder = PROJECT / "plugins/module_utils"

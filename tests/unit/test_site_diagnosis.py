@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -437,3 +438,8 @@ def test_rules_explain_by_names_that_exist():
     known = {rule.name for rule in RULES} | set(LAYERS)
     assert {name for rule in RULES for name in rule.explained_by} <= known
     assert site_diagnosis.LAYERS == LAYERS
+
+
+def test_every_page_is_in_the_runbook():
+    pages = Path(__file__).parents[2] / "docs/runbook"
+    assert not {rule.page for rule in RULES if not (pages / f"{rule.page}.md").exists()}
