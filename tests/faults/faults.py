@@ -40,8 +40,10 @@ def save(site):
     state = site.cloudflare("GET", "state")
     kept = {name: state["settings"][name]["value"] for name in ("ssl", "websockets", "rocket_loader")}
     records = [{key: r[key] for key in ("type", "name", "content", "proxied")} for r in state["dns"]]
+    writable = ("action", "action_parameters", "expression", "description", "enabled", "ref")
+    rules = [{key: rule[key] for key in writable if key in rule} for rule in site.rules()]
     limit = redis_cli("CONFIG GET maxmemory\n")(site).split()[-1]
-    return {"settings": kept, "dns": records, "maxmemory": limit}
+    return {"settings": kept, "dns": records, "maxmemory": limit, "rules": rules}
 
 
 def restore_nginx(site):
@@ -508,6 +510,34 @@ fault(
     "setting",
     "nginx",
     "location",
+)
+
+CACHE = "/rulesets/phases/http_request_cache_settings/entrypoint"
+EVERYTHING = {
+    "action": "set_cache_settings",
+    "action_parameters": {"cache": True},
+    "expression": 'starts_with(http.request.uri.path, "/api/")',
+    "ref": "cache_everything",
+}
+
+
+def cached(*rules):
+    """Return an injection: these rules after the zone's own in its cache phase."""
+    return lambda site: site.api("PUT", CACHE, {"rules": [*site.saved["rules"], *rules]})
+
+
+fault(
+    "WebSocket path cached",
+    "websocket_path_cached",
+    "edge",
+    "the edge caches",
+    cached(EVERYTHING),
+    cached(),
+    "setting",
+    "api",
+    "nginx",
+    "edge way",
+    "dns",
 )
 
 

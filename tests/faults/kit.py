@@ -87,6 +87,10 @@ class Site:
         answer = httpx.request(method, url, headers=headers, json=body, timeout=10, trust_env=False)
         assert answer.status_code < 300, answer.text
 
+    def rules(self):
+        """Return the rules of the zone's cache phase."""
+        return (self.look().document["edge"]["rules"].get("value") or {}).get("cache", [])
+
     def _bring(self):
         folder = PROJECT / "plugins/module_utils"
         packed = subprocess.run(["tar", "-C", folder, "-c", *KIT], capture_output=True, check=True).stdout
