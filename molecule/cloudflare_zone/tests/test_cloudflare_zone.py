@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).parents[3]
 CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
@@ -24,16 +26,31 @@ def control(path, method="GET", body=None):
         return json.loads(answer.read() or "null")
 
 
-def converge(*options, **variables):
-    """Run the scenario's converge again; return the finished process."""
+ADDRESSES = ["192.0.2.1", "2001:db8::1"]
+NAME = "screen-flow.localhost"
+PERMISSIONS = [
+    "Zone Read",
+    *(
+        f"{name} Write"
+        for name in ("Zone Settings", "SSL and Certificates", "DNS", "Cache Rules", "Config Rules")
+    ),
+    "Response Compression Write",
+    "Analytics Read",
+]
+
+
+def run(*command, **variables):
+    """Run an Ansible playbook, or a script that takes its options, over the emulated zone."""
+    program = ["ansible-playbook"] if command[-1].endswith(".yml") else [PROJECT / command[0]]
+    options = command if command[-1].endswith(".yml") else command[1:]
     return subprocess.run(
         [
-            "ansible-playbook",
+            *program,
             f"--inventory={PROJECT / 'inventories/demo'}",
-            f"--extra-vars={json.dumps(variables)}",
+            f"--extra-vars={json.dumps({'cloudflare_zone_origin_addresses': ADDRESSES} | variables)}",
             *options,
-            str(PROJECT / "molecule/cloudflare_zone/converge.yml"),
         ],
+        cwd=PROJECT,
         env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
         check=False,
         capture_output=True,
@@ -41,30 +58,227 @@ def converge(*options, **variables):
     )
 
 
+def converge(*options, **variables):
+    """Run the scenario's converge again; return the finished process."""
+    return run(*options, str(PROJECT / "molecule/cloudflare_zone/converge.yml"), **variables)
+
+
 def writes():
     """Return the journal's requests that could change something."""
     return [entry for entry in control("journal") if entry["method"] != "GET"]
 
 
+def written():
+    """Return the last part of the path of each request that changed something."""
+    return [
+        entry["path"].rsplit("/", 1)[-1]
+        for entry in writes()
+        if entry["status"] == 200 and entry["query"] == {} and entry["body"] != {"posts": []}
+    ]
+
+
+def edit(method, path, body=None):
+    """Change the zone as somebody else with a token of their own."""
+    return control("edits", "POST", [{"method": method, "path": "/zones/{zone}" + path, "body": body}])
+
+
+def rules(phase):
+    """Return the phase's rules, whole."""
+    return {one["phase"]: one["rules"] for one in control("state")["rulesets"]}[phase]
+
+
 def settings():
-    """Return the three settings that the guide asks for."""
+    """Return the settings that the role sets by default."""
     values = control("state")["settings"]
-    return {name: values[name]["value"] for name in ("ssl", "websockets", "rocket_loader")}
+    return {name: values[name]["value"] for name in WANTED}
 
 
-WANTED = {"ssl": "full", "websockets": "on", "rocket_loader": "off"}
+WANTED = {
+    "ssl": "full",
+    "ssl_automatic_mode": "custom",
+    "websockets": "on",
+    "rocket_loader": "off",
+    "http3": "on",
+    "min_tls_version": "1.2",
+    "tls_1_3": "on",
+    "always_use_https": "on",
+}
+CACHE = "http_request_cache_settings"
 
 
 def test_the_zone_has_what_the_guide_asks_for():
     assert settings() == WANTED
 
 
-def test_a_run_with_nothing_to_do_writes_nothing():
+def test_the_websocket_path_passes_cache_rewriting_and_compression():
+    expression = f'http.host eq "{NAME}" and starts_with(http.request.uri.path, "/api/v1/cv-processing/ws/")'
+    for phase, does in {
+        CACHE: {"cache": False},
+        "http_config_settings": {"rocket_loader": False, "polish": "off"},
+        "http_response_compression": {"algorithms": [{"name": "none"}]},
+    }.items():
+        [rule] = rules(phase)
+        assert (rule["action_parameters"], rule["expression"], rule["enabled"]) == (does, expression, True)
+
+
+def test_the_sites_name_leads_to_the_origin_through_the_edge():
+    found = [(one["type"], one["content"], one["proxied"]) for one in control("state")["dns"]]
+    assert sorted(found) == [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True)]
+
+
+def test_a_run_with_nothing_to_do_writes_nothing_and_asks_once_for_each_thing():
     control("journal", "DELETE")
+    started = time.monotonic()
     run = converge()
+    print(f"A run of Ansible with nothing to do: {time.monotonic() - started:.1f} s")
     assert run.returncode == 0, run.stdout
     assert "changed=0" in run.stdout
     assert writes() == []
+    # The zone, eight settings, three phases, the name's records, Argo.
+    paths = [entry["path"] for entry in control("journal")]
+    assert len(paths) == len(set(paths)) == 14
+
+
+def test_rules_of_others_stay_byte_for_byte_also_when_ours_go():
+    theirs = {
+        "ref": "theirs",
+        "action": "set_cache_settings",
+        "action_parameters": {"cache": True, "edge_ttl": {"mode": "override_origin", "default": 7200}},
+        "expression": 'http.request.uri.path eq "/logo.svg"',
+        "description": "Made in the dashboard",
+    }
+    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
+    edit("POST", f"/rulesets/{ruleset}/rules", {**theirs, "position": {"index": 1}})
+    edit("POST", f"/rulesets/{ruleset}/rules", {**theirs, "ref": "theirs too", "enabled": False})
+    before = [json.dumps(rule) for rule in rules(CACHE) if rule["ref"].startswith("theirs")]
+    try:
+        assert converge(cloudflare_zone_bypass_cache=False).returncode == 0
+        assert [json.dumps(rule) for rule in rules(CACHE)] == before
+        assert converge().returncode == 0
+        assert [json.dumps(rule) for rule in rules(CACHE)][:2] == before
+    finally:
+        for rule in rules(CACHE):
+            if rule["ref"].startswith("theirs"):
+                edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+
+
+def test_drift_is_silent_when_there_is_none_and_tells_what_there_is():
+    quiet = run("scripts/drift")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    control("settings", "PATCH", {"rocket_loader": "on"})
+    foreign = {"type": "A", "name": NAME, "content": "203.0.113.9"}
+    edit("POST", "/dns_records", foreign)
+    [rule] = rules(CACHE)
+    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
+    edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+    control("journal", "DELETE")
+    try:
+        found = run("scripts/drift", cloudflare_zone_settings={"polish": "lossy"})
+        assert found.returncode == 2, found.stderr
+        for line in (
+            "rule screen_flow_websocket_cache         is missing           operator",
+            "setting rocket_loader                    was changed by hand  operator",
+            f"DNS of {NAME}             was added by hand    whoever added it",
+            "setting polish                           can't be had         owner of the Cloudflare plan",
+        ):
+            assert line in found.stdout
+        assert writes() == []
+    finally:
+        converge()
+    assert run("scripts/drift").returncode == 0
+
+
+def test_drift_that_can_not_be_told_is_no_drift():
+    blind = run("scripts/drift", cloudflare_zone_api_token="x" * 40)
+    assert blind.returncode == 1
+    assert "does not know the API token" in blind.stderr
+
+
+def test_a_snapshot_puts_back_what_was_there(tmp_path):
+    """What the zone had is changed by the role, then restored: each setting, rule and record."""
+    snapshot = str(tmp_path / "zone.yml")
+    control("settings", "PATCH", {"rocket_loader": "on", "ssl": "flexible"})
+    before = settings()
+    taken = run("playbooks/snapshot.yml", cloudflare_zone_snapshot_file=snapshot)
+    assert taken.returncode == 0, taken.stdout
+    assert yaml.safe_load(Path(snapshot).read_text())["settings"] == before
+    try:
+        assert converge(cloudflare_zone_disable_compression=False).returncode == 0
+        assert settings() == WANTED
+        assert rules("http_response_compression") == []
+        restored = run("playbooks/restore.yml", cloudflare_zone_snapshot_file=snapshot, confirm=True)
+        assert restored.returncode == 0, restored.stdout
+        shown = restored.stdout.index("-full\n+flexible")
+        assert shown < restored.stdout.index("Put it back")
+        assert settings() == before
+        assert len(rules("http_response_compression")) == 1
+    finally:
+        converge()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503, "headers": {"retry-after-ms": "1"}, "times": 9},
+        {
+            "status": 200,
+            "body": "<html><title>Sign in</title></html>",
+            "headers": {"content-type": "text/html"},
+        },
+        {"status": 200, "body": {"success": False, "errors": [{"code": 1, "message": "no"}], "messages": []}},
+        {"cut": True, "times": 9},
+        {"status": 503, "headers": {"retry-after-ms": "1"}, "applied": True, "times": 9},
+    ],
+    ids=["5xx", "html", "success-false", "cut", "done-but-not-told"],
+)
+def test_a_failure_halfway_leaves_a_zone_that_serves_and_the_next_run_finishes_it(fault):
+    control("settings", "PATCH", {"rocket_loader": "on", "websockets": "off", "http3": "off"})
+    control("faults", "PUT", [{"path": "/settings/websockets", "method": "PATCH", **fault}])
+    try:
+        assert converge().returncode == 2
+        assert settings()["rocket_loader"] == "off"
+        assert settings()["ssl"] == "full"
+    finally:
+        control("faults", "PUT", [])
+        finished = converge()
+    assert finished.returncode == 0, finished.stdout
+    assert settings() == WANTED
+
+
+def test_the_rate_limit_is_waited_for_and_shown():
+    control("settings", "PATCH", {"rocket_loader": "on"})
+    limit = {"path": "/rocket_loader", "method": "PATCH", "status": 429, "headers": {"retry-after": "3"}}
+    control("faults", "PUT", [limit])
+    waited = converge()
+    assert waited.returncode == 0, waited.stdout
+    assert "demo-zone: Cloudflare's rate limit is reached: waiting 3 s" in waited.stdout
+    assert settings() == WANTED
+
+
+def test_missing_permissions_are_named_at_once_and_nothing_is_written():
+    control("settings", "PATCH", {"rocket_loader": "on"})
+    control("token", "PUT", {"permissions": ["Zone Read", "Zone Settings Write", "Cache Rules Write"]})
+    try:
+        run = converge()
+        said = " ".join(run.stdout.split())
+        assert "add Config Rules Write, Response Compression Write, DNS Write for this zone" in said
+        assert settings()["rocket_loader"] == "on"
+    finally:
+        control("token", "PUT", {"permissions": PERMISSIONS})
+        converge()
+
+
+def test_no_secret_is_in_output_journal_or_files():
+    control("settings", "PATCH", {"rocket_loader": "on"})
+    control("journal", "DELETE")
+    run = converge("-vvv", "--diff")
+    assert run.returncode == 0
+    token = (Path(os.environ["TESTBED_STATE_DIR"]) / "token").read_text().strip()
+    state = json.dumps([control("journal"), control("state")])
+    assert not any(token in text for text in (run.stdout, run.stderr, state))
+    for folder in (Path("~/.ansible").expanduser(), Path(os.environ["TESTBED_STATE_DIR"])):
+        left = [path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+        assert [path.name for path in left if path.name != "token"] == []
 
 
 def test_a_dry_run_shows_each_difference_and_writes_nothing():
@@ -85,7 +299,7 @@ def test_one_setting_that_differs_is_one_write():
     control("settings", "PATCH", {"rocket_loader": "on"})
     control("journal", "DELETE")
     assert converge().returncode == 0
-    assert [entry["path"].rsplit("/", 1)[-1] for entry in writes()] == ["rocket_loader"]
+    assert written() == ["rocket_loader"]
 
 
 @pytest.mark.parametrize(
