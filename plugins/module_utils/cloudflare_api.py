@@ -233,6 +233,25 @@ class CloudflareApi:
             [call.needs] if token_status == ACTIVE else (),
         )
 
+    def graphql(self, query: str, variables: Mapping[str, Any], what: str, needs: str) -> dict[str, Any]:
+        """Return the `data` of an answer of the GraphQL API, which has an envelope of its own."""
+        call = Call("post", "/graphql", what, needs, body={"query": query, "variables": dict(variables)})
+        reply = self._send(call)
+        try:
+            content = json.loads(reply.text)
+        except ValueError:
+            content = None
+        data, errors = (content.get(key) if isinstance(content, dict) else None for key in ("data", "errors"))
+        if isinstance(data, dict) and not errors and reply.status < 300:
+            return data
+        if isinstance(content, dict) and errors and reply.envelope() is None:
+            said = "; ".join(str(error.get("message")) for error in errors if isinstance(error, dict))
+            raise CloudflareFailure(
+                f"Can't {what}: Cloudflare's GraphQL API says: {said}. If that is about access, add the "
+                f"permission {needs} for this zone to the token at {TOKENS_PAGE}."
+            )
+        raise CloudflareFailure(explain(call, reply, error_list(reply.envelope()), "", self.base_url))
+
     def find_zone(self, name: str) -> Zone:
         """Return the zone of that name."""
         # The name filter takes operators ("contains:"), so anything but a name must not get there.

@@ -1,0 +1,381 @@
+"""The origin's certificate and the edge's: signed once, renewed, revoked, switched without a lost request."""
+
+import contextlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+PROJECT = Path(__file__).parents[3]
+STATE = Path(os.environ["TESTBED_STATE_DIR"])
+CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
+SITE = f"https://127.0.0.1:{os.environ['TESTBED_PORT_HTTPS']}"
+NAME = "screen-flow.localhost"
+CERTIFICATE = "/etc/ssl/certs/screen-flow-origin.pem"
+KEY = "/etc/ssl/private/screen-flow-origin.key"
+AUTHORITY = "/etc/ssl/certs/screen-flow-edge-authority.pem"
+AUTHORITY_KEY = "/etc/ssl/private/screen-flow-edge-authority.key"
+# Answers where the api would be.
+API = """
+import http.server
+class Api(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Api).serve_forever()
+"""
+
+
+def control(path, method="GET", body=None):
+    """Call the emulator's own interface; return its answer."""
+    answer = httpx.request(method, f"{CONTROL}/{path}", json=body, timeout=30)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
+def signed():
+    """The certificates that the Origin CA signed and nobody revoked, the oldest first."""
+    return [found for found in control("state")["certificates"] if "revoked_at" not in found]
+
+
+def ssl_mode():
+    return control("state")["settings"]["ssl"]["value"]
+
+
+def writes():
+    """What the API was asked to change since the journal was cleared, as (method, end of the path)."""
+    return [
+        (entry["method"], entry["path"].removeprefix("/client/v4"))
+        for entry in control("journal")
+        if entry["method"] != "GET"
+    ]
+
+
+def play(playbook, *options, **variables):
+    """Run a playbook over the scenario's machines; return the finished process."""
+    return subprocess.run(
+        [
+            "ansible-playbook",
+            f"--inventory={PROJECT / 'inventories/demo'}",
+            f"--extra-vars={json.dumps(variables)}",
+            *options,
+            str(PROJECT / playbook),
+        ],
+        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def converge(*options, **variables):
+    run = play("molecule/origin_certificate/converge.yml", *options, **variables)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run
+
+
+def pulls(*options, on=True, **variables):
+    run = play("playbooks/authenticated_origin_pulls.yml", *options, site_origin_pulls=on, **variables)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run
+
+
+@contextlib.contextmanager
+def visitors(client):
+    """Ask for the page through the edge all the while; give the statuses, 0 where no answer came."""
+    statuses, ended = Counter(), threading.Event()
+
+    def visit():
+        while not ended.wait(0.02):
+            try:
+                statuses[client.get("/").status_code] += 1
+            except httpx.HTTPError:
+                statuses[0] += 1
+
+    threads = [threading.Thread(target=visit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def only_ok(statuses):
+    return set(statuses) == {200} and statuses[200] > 30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def api(host):
+    host.run_expect([0], "systemd-run --unit=api python3 -c %s", API)
+    host.run_expect([0], "timeout 10 sh -c 'until ss -ltn | grep -q 127.0.0.1:8000; do sleep 0.1; done'")
+    yield
+    host.run_expect([0], "systemctl stop api")
+
+
+@pytest.fixture
+def client():
+    tls = ssl.create_default_context(cafile=STATE / "edge-ca.pem")
+    with httpx.Client(base_url=SITE, verify=tls, headers={"Host": NAME}, timeout=10) as client:
+        # The connection goes to this machine; the name is the site's.
+        client.get = lambda path: httpx.Client.request(client, "GET", path, extensions={"sni_hostname": NAME})
+        yield client
+
+
+@pytest.fixture
+def origin_address():
+    lines = (STATE / "env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)["ORIGIN_ADDRESS"]
+
+
+def presented(host):
+    """The certificate that nginx shows."""
+    shown = host.run_expect(
+        [0], f"openssl s_client -connect 127.0.0.1:443 -servername {NAME} </dev/null 2>/dev/null"
+    ).stdout
+    pem = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", shown, re.DOTALL)
+    return x509.load_pem_x509_certificate(pem[0].encode())
+
+
+def knock(host, address, port=443):
+    """What a visitor who goes past the edge gets: the HTTP status, or 0."""
+    scheme = "https" if port == 443 else "http"
+    return int(
+        host.run(
+            f"curl --silent --insecure --output /dev/null --write-out '%{{http_code}}' "
+            f"--resolve {NAME}:{port}:{address} {scheme}://{NAME}/"
+        ).stdout
+    )
+
+
+# The certificate.
+
+
+def test_strict_works_through_the_edge_with_a_certificate_of_the_origin_ca(client, host):
+    assert ssl_mode() == "strict"
+    assert client.get("/").status_code == 200
+    (certificate,) = signed()
+    assert presented(host) == x509.load_pem_x509_certificate(certificate["certificate"].encode())
+
+
+def test_a_run_with_nothing_to_do_asks_for_nothing_and_signs_nothing():
+    control("journal", "DELETE")
+    run = converge()
+    assert re.search(r"demo-origin +: .* changed=0 ", run.stdout), run.stdout
+    assert writes() == []
+    # With a good certificate on the server, nobody is asked for one.
+    assert not [entry for entry in control("journal") if entry["path"].endswith("/certificates")]
+
+
+def test_renews_before_the_end_and_shows_the_new_one_without_a_failed_request(client, host):
+    (old,) = signed()
+    with visitors(client) as statuses:
+        converge(origin_certificate_renew_days=365, origin_certificate_origin_ca_days=730)
+    assert only_ok(statuses), statuses
+    new = signed()[-1]
+    assert new["id"] != old["id"]
+    assert presented(host) == x509.load_pem_x509_certificate(new["certificate"].encode())
+    # The same key: the old one is still good until it ends.
+    assert len(signed()) == 2
+
+
+def test_a_lost_answer_does_not_sign_twice(host):
+    before = len(signed())
+    host.run_expect([0], f"rm {CERTIFICATE} {KEY}")
+    control("faults", "PUT", [{"path": "/certificates$", "method": "POST", "applied": True, "cut": True}])
+    control("journal", "DELETE")
+    run = converge()
+    assert "answer with the certificate was lost" in re.sub(r"\s+", " ", run.stdout + run.stderr)
+    assert writes().count(("POST", "/certificates")) == 1
+    assert len(signed()) == before + 1
+    assert presented(host) == x509.load_pem_x509_certificate(signed()[-1]["certificate"].encode())
+
+
+def test_replaces_key_and_certificate_and_revokes_the_old_without_a_failed_request(client, host):
+    old_key = host.check_output(f"sha256sum {KEY}")
+    old = presented(host)
+    with visitors(client) as statuses:
+        run = play("playbooks/replace_origin_certificate.yml", "--extra-vars", "confirm=yes")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert only_ok(statuses), statuses
+    assert host.check_output(f"sha256sum {KEY}") != old_key
+    assert presented(host) != old
+    revoked = [found for found in control("state")["certificates"] if "revoked_at" in found]
+    assert old in [x509.load_pem_x509_certificate(found["certificate"].encode()) for found in revoked]
+    assert presented(host) == x509.load_pem_x509_certificate(signed()[-1]["certificate"].encode())
+    assert not host.file(f"{KEY}.new").exists
+    assert client.get("/").status_code == 200
+
+
+def test_strict_is_not_set_over_an_origin_that_does_not_show_its_certificate(host):
+    control("settings", "PATCH", {"ssl": "full"})
+    host.run_expect([0], "systemctl stop nginx")
+    try:
+        run = play("playbooks/edge.yml")
+        assert run.returncode != 0
+        assert ssl_mode() == "full"
+    finally:
+        host.run_expect([0], "systemctl start nginx")
+    # nginx runs, and shows something else than the file.
+    host.run_expect([0], f"cp {CERTIFICATE} /root/kept && echo >> {CERTIFICATE}")
+    host.run_expect(
+        [0],
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={NAME} "
+        f"-keyout /dev/null -out {CERTIFICATE} 2>/dev/null",
+    )
+    try:
+        run = play("playbooks/edge.yml")
+        assert run.returncode != 0
+        assert "The origin does not show the certificate" in run.stdout
+        assert ssl_mode() == "full"
+    finally:
+        host.run_expect([0], f"mv /root/kept {CERTIFICATE}")
+    assert play("playbooks/edge.yml").returncode == 0
+    assert ssl_mode() == "strict"
+
+
+def test_back_to_self_signed_lowers_the_mode_first_and_no_request_fails(client, host):
+    with visitors(client) as statuses:
+        converge(site_origin_certificate="self_signed")
+        shown = presented(host)
+        assert (shown.issuer, ssl_mode()) == (shown.subject, "full")
+        converge()
+    assert only_ok(statuses), statuses
+    assert ssl_mode() == "strict"
+    assert presented(host).issuer != presented(host).subject
+
+
+# The edge's own certificate.
+
+
+def test_who_is_not_the_edge_is_refused(client, host, origin_address):
+    assert client.get("/").status_code == 200
+    assert knock(host, origin_address) == 403
+    assert knock(host, origin_address, port=80) in (308, 403)
+
+
+def test_somebody_elses_client_certificate_is_refused(host, origin_address):
+    host.run_expect(
+        [0],
+        "openssl req -x509 -newkey rsa:2048 -nodes -subj '/CN=screen-flow.localhost edge' "
+        "-keyout /tmp/other.key -out /tmp/other.pem 2>/dev/null",
+    )
+    status = host.run(
+        "curl --silent --insecure --output /dev/null --write-out '%{http_code}' --cert /tmp/other.pem "
+        f"--key /tmp/other.key --resolve {NAME}:443:{origin_address} https://{NAME}/"
+    ).stdout
+    assert status == "400"
+
+
+def test_off_and_on_again_without_a_failed_request(client, host, origin_address):
+    with visitors(client) as statuses:
+        pulls(on=False)
+        assert knock(host, origin_address) == 200
+        assert control("state")["origin_pulls"] == {"enabled": False, "certificates": []}
+        assert not host.file(AUTHORITY_KEY).exists
+        pulls(on=True)
+        assert knock(host, origin_address) == 403
+        # As long again as the edge may take to forget.
+        time.sleep(2)
+    assert only_ok(statuses), statuses
+    assert control("state")["origin_pulls"]["enabled"]
+    control("journal", "DELETE")
+    assert re.search(r"demo-origin +: .* changed=0 ", pulls(on=True).stdout)
+    assert writes() == []
+
+
+def test_the_edges_certificate_is_renewed_without_a_failed_request(client):
+    (old,) = control("state")["origin_pulls"]["certificates"]
+    with visitors(client) as statuses:
+        pulls(authenticated_origin_pulls_renew_days=365, authenticated_origin_pulls_days=730)
+        time.sleep(2)
+    assert only_ok(statuses), statuses
+    (new,) = control("state")["origin_pulls"]["certificates"]
+    assert new["id"] != old["id"]
+
+
+def test_an_edge_that_shows_nothing_leaves_nginx_asking_only(client, host, origin_address):
+    pulls(on=False)
+    # In this mode the edge speaks no TLS, so it can't show anything.
+    control("settings", "PATCH", {"ssl": "flexible"})
+    try:
+        run = play(
+            "playbooks/authenticated_origin_pulls.yml",
+            site_origin_pulls=True,
+            authenticated_origin_pulls_deploy_seconds=5,
+        )
+        assert run.returncode != 0
+        assert "The edge does not show its certificate" in run.stdout
+        assert client.get("/").status_code == 200
+        assert knock(host, origin_address) == 200
+    finally:
+        control("settings", "PATCH", {"ssl": "strict"})
+    pulls(on=True)
+    assert knock(host, origin_address) == 403
+
+
+def test_the_page_for_the_night_opens_nginx_without_ansible(client, host, origin_address):
+    page = (PROJECT / "docs/runbook/authenticated_origin_pulls.md").read_text()
+    (command,) = re.findall(r"```text\n(sed .*)\n```", page)
+    host.run_expect([0], command)
+    assert knock(host, origin_address) == 200
+    assert client.get("/").status_code == 200
+    converge()
+    assert knock(host, origin_address) == 403
+
+
+# Secrets.
+
+
+@contextlib.contextmanager
+def watched(folder):
+    """Read every file that appears below `folder`, however short its life; give what held a private key."""
+    found, ended = set(), threading.Event()
+
+    def watch():
+        while not ended.wait(0.01):
+            for file in folder.rglob("*"):
+                with contextlib.suppress(OSError):
+                    if file.is_file() and "PRIVATE KEY" in file.read_text(errors="replace"):
+                        found.add(file.name)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_keys_and_token_appear_nowhere(host, tmp_path, monkeypatch):
+    pulls(on=False)
+    host.run_expect([0], f"rm {CERTIFICATE} {KEY}")
+    control("journal", "DELETE")
+    for name in ("ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with watched(tmp_path) as written:
+        run = converge("-vvv", "--diff")
+    assert written == set()
+    keys = [host.check_output(f"cat {path}").splitlines()[1:-1] for path in (KEY, AUTHORITY_KEY)]
+    token = (STATE / "token").read_text().strip()
+    journal = control("journal")
+    said = run.stdout + run.stderr + json.dumps(journal)
+    for secret in (token, "PRIVATE KEY", *keys[0], *keys[1]):
+        assert secret not in said
+    made = {entry["path"].rsplit("/", 1)[1] for entry in journal if entry["method"] == "POST"}
+    assert made == {"certificates", "origin_tls_client_auth"}
