@@ -66,20 +66,33 @@ async def test_frame_over_64_kib(site: Site, user: str) -> None:
         assert await close_code(connection) == 1009
 
 
+async def test_huge_frame_is_refused_by_its_length_alone(site: Site, user: str) -> None:
+    before = site.memory()
+    async with site.socket(user) as connection:
+        with contextlib.suppress(ConnectionClosed):
+            await connection.send("x" * (64 << 20))
+        assert await close_code(connection) == 1009
+    assert site.memory() - before < 8 << 20
+
+
 async def test_flood_of_messages(site: Site, user: str) -> None:
+    before = site.memory()
     async with site.socket(user) as connection:
         with contextlib.suppress(ConnectionClosed):
             for _ in range(1_000):
                 await connection.send("ping")
         assert await close_code(connection) == 4429
+    assert site.memory() - before < 8 << 20
 
 
 async def test_flood_of_protocol_pings(site: Site, user: str) -> None:
+    before = site.memory()
     async with site.socket(user) as connection:
         with contextlib.suppress(ConnectionClosed):
             for number in range(1_000):
                 await connection.ping(str(number))
         assert await close_code(connection) == 4429
+    assert site.memory() - before < 8 << 20
 
 
 async def test_slow_reader_is_closed_and_resumes(site: Site, user: str) -> None:
