@@ -65,7 +65,7 @@ class Demo:
 
     @contextlib.contextmanager
     def publishing(
-        self, user: str, events: int = 900, per_second: float = 30
+        self, user: str, events: int = 900, per_second: float = 15
     ) -> Iterator["subprocess.Popen[str]"]:
         """Publish at this pace, through any loss of Redis, while the block runs; at most so many events.
 

@@ -108,7 +108,7 @@ def test_nothing_is_lost(page: Page, demo: Demo, name: str) -> None:
     connection = page.get_by_test_id("connection")
     batch = page.get_by_test_id("batch")
 
-    with demo.publishing(user) as publisher:
+    with demo.publishing(user):
         with demo.worker_resting():
             page.get_by_test_id("file-input").set_input_files(CVS)
             expect(batch.get_by_test_id("cv")).to_have_count(3)
@@ -121,7 +121,6 @@ def test_nothing_is_lost(page: Page, demo: Demo, name: str) -> None:
         expect(batch).to_have_attribute("data-status", "done", timeout=60_000)
         end = time.time()
         page.wait_for_timeout(500)
-        assert publisher.poll() is None, "all events were published before the fault was over"
 
     published = demo.published(user)
     during = [event for event in published if begin <= int(event.split("-")[0]) / 1000 <= end]
