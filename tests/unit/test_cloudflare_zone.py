@@ -1065,6 +1065,12 @@ def test_the_role_fails_with_the_sentence_and_without_the_token(play, fault):
             "value of cloudflare_zone_ssl must be one of: off, flexible, full, strict",
         ),
         ({"cloudflare_zone_websockets": "maybe"}, "cloudflare_zone_websockets"),
+        ({"cloudflare_zone_host": "www.example.org"}, "give the zone's name or a host name in it"),
+        ({"cloudflare_zone_websocket_path": 'ws"'}, "give a path that begins with a slash"),
+        ({"cloudflare_zone_settings": {"ssl": "off"}}, "cloudflare_zone_settings names ssl"),
+        ({"cloudflare_zone_origin_addresses": ["192.0.2.0/24"]}, "without a prefix length"),
+        ({"cloudflare_zone_wait_seconds": -1}, "give 0 or more"),
+        ({"cloudflare_zone_drift_file": "drift.json"}, "give absolute paths"),
     ],
 )
 def test_bad_input_stops_at_validation(play, cloudflare, variables, words):
@@ -1073,6 +1079,14 @@ def test_bad_input_stops_at_validation(play, cloudflare, variables, words):
     assert words in said.text
     assert "seen-by-nobody" not in said.text
     assert not cloudflare.api.journal
+
+
+def test_a_host_in_the_zone_and_its_addresses_pass_validation(play):
+    addresses = ["192.0.2.1", "2001:db8::1"]
+    said = play(
+        entry="validate", cloudflare_zone_host="www.example.com", cloudflare_zone_origin_addresses=addresses
+    )
+    assert said.rc == 0, said.lines
 
 
 def test_ssl_off_may_be_written_as_yaml_likes(play, cloudflare):
