@@ -84,7 +84,8 @@ def _workers_end_soon(demo: Demo) -> Iterator[None]:
     It is reloaded here, too: a worker goes by the configuration that it was started with.
     """
     conf = "/etc/nginx/nginx.conf"
-    demo.run("sed", "--in-place", f"1i {SHORT}", conf)
+    # A run that was killed may have left its own.
+    demo.run("sed", "--in-place", "-e", f"1i {SHORT}", "-e", f"/^{SHORT}$/d", conf)
     try:
         demo.run("sh", "-c", "nginx -t && systemctl reload nginx")
         yield
