@@ -22,6 +22,7 @@ LAYERS = (
 CLOCK_SLACK = 60  # seconds: sessions and certificates live with less
 FULL = 0.02  # of a file system: below this there is no room
 FEW_FILES = 0.95  # of the limit of open files
+PROMPT = 1000  # milliseconds to open a socket to itself, for a machine with time
 WORKER_SILENCE = 20  # seconds; a worker shows itself each second or so
 FRESH = 10  # seconds after its start in which a container may have been seen half started
 RELOAD_PATIENCE = 120  # seconds in which a run that wrote a file may still reload nginx
@@ -647,8 +648,11 @@ def firewall_too_tight(e: Evidence) -> str | None:
         return None
     if edge["status"] in (521, 522, 523):
         return f"Cloudflare does not reach the server (HTTP {edge['status']}), though nginx answers there."
-    # Cloudflare says 522 only after a time that is longer than ours.
-    if edge["status"] is None and edge["stage"] == "http" and inside["ok"]:
+    # Cloudflare says 522 only after a time that is longer than ours. A slow machine looks alike: so nginx has
+    # to answer at once inside, and the page has to be waited for in vain as well.
+    waited = "timed out" in e.document["edge"].get("page", {}).get("missing", "")
+    prompt = inside["ok"] and (inside["handshake_ms"] or PROMPT) < PROMPT
+    if edge["status"] is None and edge["stage"] == "http" and waited and prompt:
         return "Cloudflare waits for the server in vain, though nginx answers there."
     return None
 

@@ -377,6 +377,22 @@ def test_a_container_that_just_became_healthy_is_looked_at_again():
     assert found(document, again=True) == ["api_socket"]
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "why", "rule"),
+    [
+        (5.0, "https://www.example.com/ gave no answer: timed out.", "firewall_too_tight"),
+        (3000.0, "https://www.example.com/ gave no answer: timed out.", "edge_socket"),
+        (5.0, "https://www.example.com/ gave no answer: closed.", "edge_socket"),
+    ],
+)
+def test_a_silent_edge_is_the_firewall_only_if_all_else_is_prompt(milliseconds, why, rule):
+    document = healthy()
+    document["server"]["probes"]["value"]["nginx port 443"]["handshake_ms"] = milliseconds
+    document["edge"]["page"] = {"missing": why}
+    change(document, "edge/probes/edge", failing("edge", "http"))
+    assert found(document) == [rule]
+
+
 def test_a_container_that_ends_again_and_again_is_no_deployment():
     document = broken("api_stopped")
     change(document, "server/containers/api", container(state="restarting", restarts=4, exit_code=1))
