@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import jwt
+import yaml
 
 from plugins.module_utils import evidence_edge
 from plugins.module_utils.site_diagnosis import diagnose
 
 PROJECT = Path(__file__).parents[2]
+INVENTORY = yaml.safe_load((PROJECT / "inventories/demo/group_vars/all/site.yml").read_text())
 WEBSOCKET_PATH = "/api/v1/cv-processing/ws/"
 TIMEOUT = 5
 # Longer than the playbook's: the suite, the site and the emulated Cloudflare share a few cores.
@@ -153,7 +155,8 @@ class Site:
             "expected": {
                 "site_url": self.url, "host": self.host, "websocket_path": WEBSOCKET_PATH,
                 "user_id": "site-check", "api_port": 8000, "http_port": 80, "https_port": 443,
-                "heartbeat_seconds": 30, "edge_idle_seconds": 100, "origin_addresses": [self.address],
+                "heartbeat_seconds": INVENTORY["site_heartbeat_seconds"], "edge_idle_seconds": 100,
+                "origin_addresses": [self.address],
                 "edge_only": self.edge_only,
             },
             "server": json.loads(server),
