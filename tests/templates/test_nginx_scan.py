@@ -1,0 +1,76 @@
+"""The rendered tree under a scanner (gixy-ng), and under a check that it lacks."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+WAIVED = yaml.safe_load((Path(__file__).parent / "gixy-waivers.yml").read_text())
+# As the role has it by default, and as the inventories do, with all that can be on.
+PLAIN: dict = {}
+WHOLE = {
+    "nginx_server_names": ["www.example.com"],
+    "nginx_real_ip_ranges": ["192.0.2.0/24", "2001:db8::/32"],
+    "nginx_allowed_origins": ["https://www.example.com"],
+    "nginx_only_edge_connects": True,
+    "nginx_client_ca_file": "/etc/ssl/certs/edge.pem",
+    "nginx_hsts_max_age": 63_072_000,
+}
+
+
+@pytest.fixture(params=[PLAIN, WHOLE], ids=["defaults", "everything on"])
+def variables(request):
+    return request.param
+
+
+@pytest.fixture
+def tree(render, tmp_path, variables):
+    """Render the whole tree, as the role lays it out."""
+    for path, template in {
+        "nginx.conf": "nginx.conf.j2",
+        "upstreams/screen-flow.conf": "upstream.conf.j2",
+        "sites-enabled/screen-flow": "site.conf.j2",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(render("nginx", template, **variables))
+    (tmp_path / "mime.types").write_text("types { text/html html; }\n")
+    return tmp_path
+
+
+def scan(tree):
+    """Return gixy's findings."""
+    gixy = Path(sys.executable).parent / "gixy"
+    run = subprocess.run(
+        [gixy, "--format", "json", "nginx.conf"], cwd=tree, check=False, capture_output=True, text=True
+    )
+    assert run.stdout, run.stderr
+    return json.loads(run.stdout)
+
+
+def long_waits(text):
+    """Return the waits for clients, in seconds, that are unsafe where anybody can be one."""
+    waits = re.findall(r"(keepalive|client_body|client_header)_timeout (\d+)s;", text)
+    return {name: int(seconds) for name, seconds in waits if int(seconds) > 75}
+
+
+def test_gixy_finds_nothing_that_is_not_waived(tree):
+    found = {finding["plugin"]: finding for finding in scan(tree)}
+    assert not found.keys() - WAIVED.keys(), found
+
+
+def test_gixy_reads_the_whole_tree(tree):
+    """A finding in the file that is included last shows that nothing is left out."""
+    site = tree / "sites-enabled/screen-flow"
+    site.write_text(
+        site.read_text().replace("proxy_set_header Host $host;", "proxy_set_header Host $http_host;")
+    )
+    assert "host_spoofing" in {finding["plugin"] for finding in scan(tree)}
+
+
+def test_long_waits_for_clients_stand_only_behind_a_firewall(tree, variables):
+    found = long_waits((tree / "nginx.conf").read_text())
+    assert bool(found) == variables.get("nginx_only_edge_connects", False)
