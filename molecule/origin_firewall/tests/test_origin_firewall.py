@@ -103,32 +103,33 @@ def closed_to(attacker, origin):
     return all(scan(attacker, address, PORTS) == ({22}, True) for address in origin)
 
 
-def wait_until_the_site_works():
-    """Ask for the page and a ping through the edge until both come; fail after a minute."""
+def the_site_works():
+    """Ask for the page, sign in and have a ping answered, all through the edge."""
     tls = ssl.create_default_context(cafile=Path(os.environ["TESTBED_STATE_DIR"]) / "edge-ca.pem")
     port = os.environ["TESTBED_PORT_HTTPS"]
-    site = f"https://{DOMAIN}:{port}"
+    site, local = f"https://{DOMAIN}:{port}", f"https://127.0.0.1:{port}"
+    named = {"headers": {"Host": f"{DOMAIN}:{port}"}, "extensions": {"sni_hostname": DOMAIN}}
+    with httpx.Client(verify=tls, headers={"Origin": site}) as client:
+        client.get(f"{local}/", **named).raise_for_status()
+        signed = client.post(f"{local}/api/v1/session", json={"user_id": "ada"}, **named)
+        signed.raise_for_status()
+    with websockets.sync.client.connect(
+        f"wss://{DOMAIN}:{port}/api/v1/cv-processing/ws/ada",
+        ssl=tls,
+        sock=socket.create_connection(("127.0.0.1", int(port)), 5),
+        origin=site,
+        additional_headers={"Cookie": signed.headers["set-cookie"].split(";")[0]},
+    ) as ws:
+        ws.send("ping")
+        assert json.loads(ws.recv(5)) == {"type": "pong"}
+
+
+def wait_until_the_site_works():
+    """Ask until it works; fail after a minute with what was wrong last."""
     end = time.monotonic() + 60
     while True:
         try:
-            with httpx.Client(verify=tls, headers={"Origin": site}) as client:
-                local = {"headers": {"Host": f"{DOMAIN}:{port}"}, "extensions": {"sni_hostname": DOMAIN}}
-                client.get(f"https://127.0.0.1:{port}/", **local).raise_for_status()
-                signed = client.post(
-                    f"https://127.0.0.1:{port}/api/v1/session", json={"user_id": "ada"}, **local
-                )
-                signed.raise_for_status()
-                cookie = signed.headers["set-cookie"].split(";")[0]
-            with websockets.sync.client.connect(
-                f"wss://{DOMAIN}:{port}/api/v1/cv-processing/ws/ada",
-                ssl=tls,
-                sock=socket.create_connection(("127.0.0.1", int(port)), 5),
-                origin=site,
-                additional_headers={"Cookie": cookie},
-            ) as ws:
-                ws.send("ping")
-                assert json.loads(ws.recv(5)) == {"type": "pong"}
-            return
+            return the_site_works()
         except (httpx.HTTPError, websockets.exceptions.WebSocketException, OSError):
             if time.monotonic() > end:
                 raise
@@ -210,9 +211,10 @@ def test_the_scans_would_find_what_is_open(host, attacker, edge, origin, neighbo
     assert closed_to(attacker, origin)
 
 
-def test_containers_reach_the_world(host, edge):
+def test_containers_reach_the_world(host):
     """Docker's own translation of addresses goes on: the emulated Cloudflare stands for the world."""
-    address = edge.interface("eth0").addresses[0]
+    networks = json.loads(subprocess.check_output(["docker", "inspect", f"{BED}-cloudflare"]))[0]
+    address = networks["NetworkSettings"]["Networks"][BED]["IPAddress"]
     script = f"import socket; socket.create_connection(('{address}', 8480), 5)"
     host.run_expect([0], "docker exec screen-flow-api-1 python -c %s", script)
 
@@ -226,7 +228,7 @@ def test_a_restart_on_the_server_opens_nothing(host, attacker, origin, command):
 
 def test_a_reboot_opens_nothing(host, attacker, origin):
     subprocess.run(["docker", "restart", f"{BED}-origin"], check=True, capture_output=True)
-    host.run_expect([0], "systemctl is-system-running --wait")
+    host.run_expect([0], "timeout 60 sh -c 'until systemctl is-system-running --wait; do sleep 1; done'")
     assert addresses("origin") == origin
     assert closed_to(attacker, origin)
     wait_until_the_site_works()
@@ -234,7 +236,7 @@ def test_a_reboot_opens_nothing(host, attacker, origin):
 
 
 def test_a_change_of_ranges_lets_in_those_who_are_named(host, attacker, edge, origin):
-    own = attacker.interface("eth0").addresses[0]
+    own, _ = addresses("attacker")
     changed = converge(origin_firewall_edge_ranges=[f"{own}/32"])
     assert changed.returncode == 0, changed.stdout
     assert scan(attacker, origin[0], PORTS) == ({22, 80, 443}, True)
@@ -271,7 +273,7 @@ def test_rules_that_lock_us_out_take_themselves_back(host, attacker, origin):
     [
         ("origin_firewall_edge_ranges", [], "is empty"),
         ("origin_firewall_edge_ranges", ["0.0.0.0/0"], "none wider"),
-        ("origin_firewall_edge_ranges", ["2001:db8::/15"], "none wider"),
+        ("origin_firewall_edge_ranges", ["2000::/15"], "none wider"),
         ("origin_firewall_ssh_ranges", ["192.0.2.0/24"], "lock itself out"),
         ("origin_firewall_ssh_port", 2222, "lock itself out"),
     ],
@@ -284,24 +286,28 @@ def test_bad_input_stops_before_anything_changes(variable, value, says):
     assert "changed=0" in run.stdout
 
 
+# How the clients dawdle, and how many connections are held at least. All come from one address: of uploads
+# the limit for each client lets in a hundred.
 SLOW = {
-    "headers": "-H -i 10",
-    "body": "-B -i 10 -s 8192 -t POST",
-    "reading": "-X -w 10 -y 20 -n 5 -z 32 -k 3",
+    "headers": ("-H -i 10", 650),
+    "body": ("-B -i 10 -s 8192 -t POST", 95),
+    "reading": ("-X -w 10 -y 20 -n 5 -z 32 -k 3", 650),
 }
 
 
-@pytest.mark.parametrize("attack", SLOW.values(), ids=SLOW)
-def test_700_slow_clients_of_the_edge_hold_up_nobody(host, edge, origin, attack):
+@pytest.mark.parametrize(("attack", "held"), SLOW.values(), ids=SLOW)
+def test_700_slow_clients_of_the_edge_hold_up_nobody(host, edge, attack, held):
     """Even if all of them came through the edge: it passes on what people send as slowly as they do here."""
-    before = sockets(host)
+    end = time.monotonic() + 60
+    while (before := sockets(host)) > 10 and time.monotonic() < end:
+        time.sleep(1)  # until those of the test before are gone
     slow = f"slowhttptest -c 700 -r 350 -l 40 -p 5 {attack} -u https://{DOMAIN}/"
     edge.run_expect([0], f"sh -c 'timeout 60 {slow} >/dev/null 2>&1 &'")
     time.sleep(15)
     try:
-        assert sockets(host) - before > 650
+        assert sockets(host) - before >= held
         for _ in range(10):
-            wait_until_the_site_works()
+            the_site_works()
     finally:
         edge.run("pkill slowhttptest")
 
@@ -337,11 +343,11 @@ def test_tls_offers_nothing_above_mozilla_s_intermediate_profile(edge):
         assert suites <= MOZILLA[version]
 
 
-def test_testssl_finds_nothing_that_is_not_waived(edge):
+def test_testssl_finds_nothing_that_is_not_waived(edge, origin):
     waived = yaml.safe_load((Path(__file__).parents[1] / "testssl-waivers.yml").read_text())
     edge.run(
-        "timeout 150 testssl --quiet --color 0 --warnings batch --overwrite --jsonfile /tmp/testssl.json"
-        f" --protocols --server-defaults https://{DOMAIN}:443/"
+        f"timeout 150 testssl --quiet --color 0 --warnings batch --ip {origin[0]} --overwrite"
+        f" --jsonfile /tmp/testssl.json --protocols --server-defaults https://{DOMAIN}:443/"
     )
     found = json.loads(edge.file("/tmp/testssl.json").content_string)
     assert "scanTime" in {finding["id"] for finding in found if finding["severity"] == "INFO"}
