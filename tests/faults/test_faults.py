@@ -113,7 +113,8 @@ class Crowd:
 
     def __init__(self, site, count):
         self.site, self.count, self.open, self.end = site, count, 0, threading.Event()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        # A daemon: a crowd that never came together must not keep the run from ending.
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _one(self, context):
         site = self.site
