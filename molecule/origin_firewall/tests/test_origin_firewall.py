@@ -164,13 +164,14 @@ def sockets(host):
 
 
 def containers(host):
-    """Return the addresses and ports of the api and of Redis on Docker's own networks."""
-    found = host.run_expect(
-        [0],
-        "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'"
-        " screen-flow-api-1 screen-flow-redis-1 published",
-    ).stdout.split()
-    return [[found[0], 8000], [found[1], 6379], [found[2], 6379]]
+    """Return the addresses and ports of the api, Redis and the published one on each network of Docker's."""
+    ports = {"screen-flow-api-1": 8000, "screen-flow-redis-1": 6379, "published": 6379}
+    seen = json.loads(host.run_expect([0], f"docker inspect {' '.join(ports)}").stdout)
+    return [
+        [network["IPAddress"], ports[container["Name"].lstrip("/")]]
+        for container in seen
+        for network in container["NetworkSettings"]["Networks"].values()
+    ]
 
 
 def knock(scanner, places):
