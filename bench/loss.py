@@ -25,7 +25,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Origin
 
-from app.events import NO_EVENT, stream
+from app.events import NO_EVENT
 from bench.stack import Design, Stack, running
 from tests.app.kit import ORIGIN, Process, free_port, wait_until
 
@@ -274,14 +274,7 @@ async def suffer(stack: Stack, edge: Edge, name: str, users: list[str]) -> Loss:
     end = asyncio.get_running_loop().time() + ARRIVAL
     for client in clients:
         # Ours keeps a history, and that is the truth; of the guide's only what Redis confirmed is known.
-        truth = (
-            [
-                entry[0]
-                for entry in stack.redis.client.execute_command("XRANGE", stream(client.user), "-", "+")
-            ]
-            if ours
-            else sorted(publisher.published)
-        )
+        truth = stack.event_ids(client.user) if ours else sorted(publisher.published)
         received = client.ids if ours else client.numbers
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):

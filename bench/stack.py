@@ -105,6 +105,11 @@ class Stack:
                         pipe.publish(channel(user), dump(event))
                 pipe.execute()
 
+    def event_ids(self, user: str) -> list[str]:
+        """Return the ids of the user's history, the oldest first; the guide's design keeps none."""
+        entries = self.redis.client.execute_command("XRANGE", stream(user), "-", "+")
+        return [entry[0] for entry in entries]
+
     def redis_clients(self) -> int:
         """Return how many Redis connections the api holds."""
         return sum(client["name"] != "test" for client in self.redis.client.client_list())
@@ -132,9 +137,8 @@ def running(design: Design, folder: Path, shutdown_seconds: int = 3600) -> Itera
         site.env["APP_REDIS_URL"] = redis.url.replace("app@", f"app:{password}@")
         api = Process(
             *(sys.executable, "-m", "uvicorn", "bench.guide:app", "--host", "127.0.0.1"),
-            *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools"),
-            *("--ws", "websockets-sansio"),
-            *("--ws-per-message-deflate", "false", "--log-level", "warning"),
+            *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"),
+            *("--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),
             log=folder / "api.log", env=site.env,
         )  # fmt: skip
     port = free_port()
