@@ -138,7 +138,7 @@ def test_a_stopped_api_fails_verify_and_is_named(host):
         ("site_api_port", 70000),
         ("nginx_port_https", 0),
         ("cloudflare_zone_ssl", "fulll"),
-        ("site_edge_idle_seconds", 20),
+        ("site_edge_idle_seconds", 10),
     ],
 )
 def test_a_wrong_variable_stops_the_run_before_anything_changes(variable, value):
