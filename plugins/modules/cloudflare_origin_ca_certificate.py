@@ -13,6 +13,7 @@ description:
     or an earlier one, does not lead to a second certificate.
   - The request that signs is sent once; no error makes the client repeat it.
   - The private key is not needed here, and must not be given.
+  - The token needs SSL and Certificates Write.
 options:
   state:
     description: V(present) returns a certificate for O(csr); V(absent) revokes O(certificate).
@@ -38,29 +39,8 @@ options:
   certificate:
     description: Certificate in PEM that is to be revoked.
     type: str
-  zone:
-    description: Name of the zone.
-    type: str
-  zone_id:
-    description: Id of the zone, in place of its name.
-    type: str
-  api_token:
-    description: Token with Zone Read, and SSL and Certificates Write. Not given, E(CLOUDFLARE_API_TOKEN).
-    type: str
-    required: true
-  api_base_url:
-    description: Address of the API; elsewhere only for an emulated Cloudflare.
-    type: str
-    default: https://api.cloudflare.com/client/v4
-  wait_seconds:
-    description: Seconds that the task may wait for Cloudflare's rate limit, all its calls together.
-    type: int
-    default: 900
-  progress_file:
-    description: File that takes a sentence before each wait; the project's action plugin shows it at once.
-    type: path
+extends_documentation_fragment: [cloudflare]
 requirements:
-  - cloudflare
   - cryptography
 attributes:
   check_mode:

@@ -16,6 +16,7 @@ description:
     is looked for in the zone's list.
   - The switch is turned on only with a certificate of ours that Cloudflare has deployed to its edge. Ours
     that end sooner are removed after that.
+  - The token needs SSL and Certificates Write.
 options:
   enabled:
     description:
@@ -41,29 +42,8 @@ options:
     description: How long Cloudflare may take to deploy a certificate.
     type: int
     default: 600
-  zone:
-    description: Name of the zone.
-    type: str
-  zone_id:
-    description: Id of the zone, in place of its name.
-    type: str
-  api_token:
-    description: Token with Zone Read, and SSL and Certificates Write. Not given, E(CLOUDFLARE_API_TOKEN).
-    type: str
-    required: true
-  api_base_url:
-    description: Address of the API; elsewhere only for an emulated Cloudflare.
-    type: str
-    default: https://api.cloudflare.com/client/v4
-  wait_seconds:
-    description: Seconds that the task may wait for Cloudflare's rate limit, all its calls together.
-    type: int
-    default: 900
-  progress_file:
-    description: File that takes a sentence before each wait; the project's action plugin shows it at once.
-    type: path
+extends_documentation_fragment: [cloudflare]
 requirements:
-  - cloudflare
   - cryptography
 attributes:
   check_mode:

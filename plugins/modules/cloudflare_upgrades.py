@@ -11,6 +11,7 @@ description:
   - Cloudflare counts a socket when it closes, so open ones are missing. The data set is sampled, so the
     numbers are estimates. What goes through a socket is counted nowhere.
   - Nothing at Cloudflare changes, so check mode asks as well; it draws no chart.
+  - The token needs Analytics Read.
 options:
   host:
     description: Only requests for this host name.
@@ -18,29 +19,8 @@ options:
   chart_file:
     description: PNG file to draw, on the machine that runs the module; its folder must exist.
     type: path
-  zone:
-    description: Name of the zone.
-    type: str
-  zone_id:
-    description: Id of the zone, in place of its name.
-    type: str
-  api_token:
-    description: Token with Zone Read and Analytics Read. Not given, E(CLOUDFLARE_API_TOKEN).
-    type: str
-    required: true
-  api_base_url:
-    description: Address of the API; elsewhere only for an emulated Cloudflare.
-    type: str
-    default: https://api.cloudflare.com/client/v4
-  wait_seconds:
-    description: Seconds that the task may wait for Cloudflare's rate limit, all its calls together.
-    type: int
-    default: 900
-  progress_file:
-    description: File that takes a sentence before each wait; the project's action plugin shows it at once.
-    type: path
+extends_documentation_fragment: [cloudflare]
 requirements:
-  - cloudflare
   - matplotlib, where a chart is drawn
 attributes:
   check_mode:

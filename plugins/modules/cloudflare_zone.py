@@ -19,6 +19,8 @@ description:
     V(ssl_automatic_mode) in O(settings) to decide otherwise.
   - Settings are turned off before V(ssl) is written and on after it, so that none depends on an SSL mode that
     is not there.
+  - The token needs, as far as they are managed, Zone Settings Write, DNS Write, Cache Rules Write, Config
+    Rules Write and Response Compression Write.
 options:
   settings:
     description:
@@ -109,35 +111,7 @@ options:
     type: str
     choices: [fail, tolerate]
     default: fail
-  zone:
-    description: Name of the zone, in lower case. Exactly one of O(zone) and O(zone_id) is needed.
-    type: str
-  zone_id:
-    description: Id of the zone, 32 hexadecimal digits. It saves one request.
-    type: str
-  api_token:
-    description:
-      - API token with Zone Read, and as far as they are managed Zone Settings Write, DNS Write, Cache Rules
-        Write, Config Rules Write and Response Compression Write.
-      - Not given, the environment variable E(CLOUDFLARE_API_TOKEN) is read. No other credential is ever used,
-        and the token appears in no output.
-    type: str
-    required: true
-  api_base_url:
-    description: Address of the API. Only on this machine itself may it begin with http://.
-    type: str
-    default: https://api.cloudflare.com/client/v4
-  wait_seconds:
-    description:
-      - How long all waits for Cloudflare's rate limit may last together, in seconds. Each is as long as
-        Cloudflare asks for.
-    type: int
-    default: 900
-  progress_file:
-    description: File that takes a sentence before each wait; the project's action plugin shows it at once.
-    type: path
-requirements:
-  - cloudflare 5.9.0, where the module runs
+extends_documentation_fragment: [cloudflare]
 attributes:
   check_mode:
     support: full

@@ -19,6 +19,7 @@ from ansible.module_utils.testing import patch_module_args
 from emulator.api import PREFIX, Api
 from emulator.faults import Edit, Fault
 from emulator.zone import Fresh, Zone
+from plugins.doc_fragments.cloudflare import ModuleDocFragment
 from plugins.module_utils import cloudflare_api, cloudflare_rules, cloudflare_settings, cloudflare_things
 from plugins.modules import cloudflare_zone as module
 from tests.contract import description
@@ -957,9 +958,9 @@ def compare(documented, spec, path=""):
 
 
 def test_the_documentation_names_the_arguments_that_there_are():
-    compare(
-        yaml.safe_load(module.DOCUMENTATION)["options"], cloudflare_api.api_arguments() | module.ARGUMENTS
-    )
+    compare(yaml.safe_load(module.DOCUMENTATION)["options"], module.ARGUMENTS)
+    shared = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
+    compare(shared, cloudflare_api.api_arguments())
 
 
 # The role, as a playbook runs it.
