@@ -1,21 +1,48 @@
-"""The demo's server, for tests that break a layer or publish; reached through the engine."""
+"""The demo's machines, for tests that run playbooks, break a layer or publish."""
 
 import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
+REPOSITORY = Path(__file__).parents[1]
 PROJECT = "/opt/screen-flow"
 # Runs in the worker's container, which outlives the faults: the api's own client would share the api's fate.
 PUBLISHER = Path(__file__).with_name("publisher.py").read_text()
 
 
+def play(playbook: str, *options: str, **variables: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a playbook of this repository over the test machines; return the finished process."""
+    return subprocess.run(
+        (
+            "ansible-playbook", "--inventory=inventories/demo", f"--extra-vars={json.dumps(variables)}",
+            *options, playbook,
+        ),
+        cwd=REPOSITORY,
+        env=os.environ | {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def resolve_localhost(patch: pytest.MonkeyPatch) -> None:
+    """Take *.localhost to this machine, as browsers do (RFC 6761); glibc alone does not."""
+    resolve = socket.getaddrinfo
+
+    def local(host: Any, *rest: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **options)
+
+    patch.setattr(socket, "getaddrinfo", local)
+
+
 class Demo:
-    """One demo server. `ORIGIN_CONTAINER` and `EMULATOR_API_URL` of .demo/env name it."""
+    """One demo server, through the engine; ORIGIN_CONTAINER and EMULATOR_API_URL of .demo/env name it."""
 
     def __init__(self) -> None:
         self.container = os.environ["ORIGIN_CONTAINER"]

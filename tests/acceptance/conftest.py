@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.demo import Demo
+from tests.demo import Demo, resolve_localhost
 
 COOKIE = "__Host-screen-flow"
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
@@ -71,14 +70,8 @@ class Site:
 
 @pytest.fixture(scope="session", autouse=True)
 def _localhost_names() -> Iterator[None]:
-    """Take *.localhost to this machine, as browsers do (RFC 6761); glibc alone does not."""
-    resolve = socket.getaddrinfo
-
-    def local(host: Any, *rest: Any, **options: Any) -> Any:
-        return resolve("127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **options)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", local)
+        resolve_localhost(patch)
         yield
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import ssl
 import subprocess
 import time
@@ -12,21 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.demo import play, resolve_localhost
+
 PROJECT = Path(__file__).parents[2]
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
 
 
 @pytest.fixture(autouse=True)
 def localhost_names(monkeypatch):
-    """Take *.localhost to this machine, as browsers do (RFC 6761); glibc alone does not."""
-    resolve = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket,
-        "getaddrinfo",
-        lambda host, *rest, **options: resolve(
-            "127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **options
-        ),
-    )
+    resolve_localhost(monkeypatch)
 
 
 @pytest.fixture
@@ -37,25 +30,6 @@ def session():
     with httpx.Client(base_url=site, verify=tls, headers={"Origin": site}, timeout=30) as client:
         client.post("/api/v1/session", json={"user_id": f"restore-{time.time_ns()}"}).raise_for_status()
         yield client
-
-
-def play(playbook, *arguments, **variables):
-    """Run a playbook over the demo; return the finished process."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            "--inventory=inventories/demo",
-            f"--extra-vars={json.dumps(variables)}",
-            *arguments,
-            f"playbooks/{playbook}.yml",
-        ],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        stdin=subprocess.DEVNULL,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
 
 
 def on_server(command):
@@ -83,7 +57,7 @@ def test_a_restored_backup_has_the_batches_and_the_uploads_that_wait(session, tm
         )
         assert uploaded.status_code == 202, uploaded.text
         kept = uploaded.json()["batch_id"]
-        backed_up = play("backup", backup_dir=str(tmp_path))
+        backed_up = play("playbooks/backup.yml", backup_dir=str(tmp_path))
         assert backed_up.returncode == 0, backed_up.stdout
         (backup,) = tmp_path.glob("*.tar.gz")
         assert backup.stat().st_mode & 0o077 == 0
@@ -92,7 +66,9 @@ def test_a_restored_backup_has_the_batches_and_the_uploads_that_wait(session, tm
         lost = later.json()["batch_id"]
         assert {kept, lost} <= batches(session).keys()
 
-        restored = play("backup_restore", backup_file=str(backup), backup_dir=str(tmp_path), confirm="yes")
+        restored = play(
+            "playbooks/backup_restore.yml", backup_file=str(backup), backup_dir=str(tmp_path), confirm="yes"
+        )
         assert restored.returncode == 0, restored.stdout
     finally:
         on_server("docker compose up --detach --wait worker")
@@ -108,10 +84,10 @@ def test_a_restored_backup_has_the_batches_and_the_uploads_that_wait(session, tm
 
 
 def test_nothing_is_restored_without_a_yes(tmp_path):
-    assert play("backup", backup_dir=str(tmp_path)).returncode == 0
+    assert play("playbooks/backup.yml", backup_dir=str(tmp_path)).returncode == 0
     (backup,) = tmp_path.glob("*.tar.gz")
     started = on_server("docker inspect --format '{{.State.StartedAt}}' screen-flow-redis-1")
-    asked = play("backup_restore", backup_file=str(backup), backup_dir=str(tmp_path))
+    asked = play("playbooks/backup_restore.yml", backup_file=str(backup), backup_dir=str(tmp_path))
     assert asked.returncode == 2
     assert "Nothing was changed." in asked.stdout
     assert on_server("docker inspect --format '{{.State.StartedAt}}' screen-flow-redis-1") == started
@@ -129,7 +105,7 @@ def test_nothing_is_restored_without_a_yes(tmp_path):
     ],
 )
 def test_a_wrong_input_is_named_and_changes_nothing(playbook, variable, value):
-    run = play(playbook, **{variable: value})
+    run = play(f"playbooks/{playbook}.yml", **{variable: value})
     assert run.returncode == 2
     assert f"{variable} is '{value}'" in " ".join(run.stdout.split())
     assert "changed=0" in run.stdout
@@ -137,20 +113,20 @@ def test_a_wrong_input_is_named_and_changes_nothing(playbook, variable, value):
 
 def test_maintenance_turns_people_and_sockets_away_and_lets_them_back(session):
     try:
-        assert play("maintenance", maintenance="on").returncode == 0
+        assert play("playbooks/maintenance.yml", maintenance="on").returncode == 0
         page = session.get("/")
         assert (page.status_code, page.headers["Retry-After"]) == (503, "120")
         assert "Back soon" in page.text
         assert session.get("/api/v1/cv-processing/ws/ada").status_code == 503
         # A second time does nothing: open sockets are not closed again.
-        assert "changed=0" in play("maintenance", maintenance="on").stdout
+        assert "changed=0" in play("playbooks/maintenance.yml", maintenance="on").stdout
     finally:
-        assert play("maintenance", maintenance="off").returncode == 0
+        assert play("playbooks/maintenance.yml", maintenance="off").returncode == 0
     assert session.get("/").status_code == 200
 
 
 def test_verify_reports_for_people_and_machines(tmp_path):
-    verified = play("verify", site_check_report_dir=str(tmp_path))
+    verified = play("playbooks/verify.yml", site_check_report_dir=str(tmp_path))
     assert verified.returncode == 0, verified.stdout
     found = json.loads((tmp_path / "verify.json").read_text())
     assert found["ok"]
@@ -168,8 +144,8 @@ def test_verify_reports_for_people_and_machines(tmp_path):
 def test_verify_of_one_layer_fails_with_what_is_wrong_there_only(session):
     on_server("docker compose stop worker")
     try:
-        assert play("verify", "--tags", "nginx").returncode == 0
-        api = play("verify", "--tags", "api")
+        assert play("playbooks/verify.yml", "--tags", "nginx").returncode == 0
+        api = play("playbooks/verify.yml", "--tags", "api")
     finally:
         on_server("docker compose up --detach --wait worker")
     assert api.returncode == 2

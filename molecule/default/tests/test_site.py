@@ -2,16 +2,15 @@
 
 import json
 import os
-import socket
 import ssl
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 import websockets
 
-PROJECT = Path(__file__).parents[3]
+from tests.demo import play, resolve_localhost
+
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
 
 
@@ -24,15 +23,7 @@ def site():
 
 @pytest.fixture(autouse=True)
 def localhost_names(monkeypatch):
-    """Take *.localhost to this machine, as browsers do (RFC 6761); glibc alone does not."""
-    resolve = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket,
-        "getaddrinfo",
-        lambda host, *rest, **options: resolve(
-            "127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **options
-        ),
-    )
+    resolve_localhost(monkeypatch)
 
 
 @pytest.fixture
@@ -47,22 +38,6 @@ def session(site, tls):
     with httpx.Client(base_url=site["SITE_URL"], verify=tls, headers={"Origin": site["SITE_URL"]}) as client:
         client.post("/api/v1/session", json={"user_id": "ada"}).raise_for_status()
         yield client
-
-
-def play(playbook, **variables):
-    """Run a playbook over the scenario's machines; return the finished process."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={PROJECT / 'inventories/demo'}",
-            f"--extra-vars={json.dumps(variables)}",
-            str(PROJECT / playbook),
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
 
 
 def socket_of(site, session, tls):

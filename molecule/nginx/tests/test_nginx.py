@@ -2,14 +2,12 @@
 
 import json
 import os
-import subprocess
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[3]
+from tests.demo import play
 
 # Answers every request with the request's headers: what nginx forwarded can be read from outside.
 ECHO = """
@@ -105,18 +103,9 @@ def seen_by_the_api(host, port, path="/", headers=None, **other):
 
 def converge(check=True, **variables):
     """Run the scenario's converge again with other variables."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={PROJECT / 'inventories/demo'}",
-            f"--extra-vars={json.dumps(variables)}",
-            str(PROJECT / "molecule/nginx/converge.yml"),
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        check=check,
-        capture_output=True,
-        text=True,
-    )
+    run = play("molecule/nginx/converge.yml", **variables)
+    assert run.returncode == 0 or not check, run.stdout + run.stderr
+    return run
 
 
 def master(host):

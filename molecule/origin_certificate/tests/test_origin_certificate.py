@@ -15,6 +15,8 @@ import httpx
 import pytest
 from cryptography import x509
 
+from tests.demo import play
+
 PROJECT = Path(__file__).parents[3]
 STATE = Path(os.environ["TESTBED_STATE_DIR"])
 CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
@@ -61,23 +63,6 @@ def writes():
         for entry in control("journal")
         if entry["method"] != "GET"
     ]
-
-
-def play(playbook, *options, **variables):
-    """Run a playbook over the scenario's machines; return the finished process."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={PROJECT / 'inventories/demo'}",
-            f"--extra-vars={json.dumps(variables)}",
-            *options,
-            str(PROJECT / playbook),
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
 
 
 def converge(*options, **variables):

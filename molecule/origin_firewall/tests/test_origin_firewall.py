@@ -15,6 +15,8 @@ import testinfra
 import websockets.sync.client
 import yaml
 
+from tests.demo import play
+
 PROJECT = Path(__file__).parents[3]
 BED = os.environ["TESTBED_NAME"]
 DOMAIN = "screen-flow.localhost"
@@ -134,23 +136,6 @@ def wait_until_the_site_works():
             if time.monotonic() > end:
                 raise
             time.sleep(1)
-
-
-def play(playbook, *options, **variables):
-    """Run a playbook over the scenario's machines; return the finished process."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={PROJECT / 'inventories/demo'}",
-            f"--extra-vars={json.dumps(variables)}",
-            *options,
-            str(PROJECT / playbook),
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
 
 
 def converge(*options, **variables):
