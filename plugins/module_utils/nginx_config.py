@@ -151,6 +151,26 @@ def describe_location(path: str, blocks: list[Directive]) -> dict[str, Any]:
     }
 
 
+def client_verification(http: Directive, server: Directive) -> str:
+    """Return what the server does about client certificates: off, optional or required.
+
+    It also requires one by asking ("optional") and refusing whoever failed: by an `if` on $ssl_client_verify
+    or on a map of it.
+    """
+    verify = inherited([http, server], "ssl_verify_client", "off")
+    if verify in ("on", "off"):
+        return "required" if verify == "on" else "off"
+    verdicts = {"$ssl_client_verify"}
+    verdicts |= {each.arguments[-1] for each in http.all("map") if "$ssl_client_verify" in each.arguments[0]}
+    refuses = any(
+        verdict in " ".join(condition.arguments)
+        and any(each.name == "return" and each.arguments[0].startswith("4") for each in condition.block)
+        for condition in server.all("if")
+        for verdict in verdicts
+    )
+    return "required" if refuses else "optional"
+
+
 def describe(main: Directive, server_name: str, websocket_path: str) -> dict[str, Any]:
     """Return what a reader wants to know of a site's configuration; see site_evidence_server."""
     http = main.first("http") or Directive("http", [])
@@ -196,7 +216,7 @@ def describe(main: Directive, server_name: str, websocket_path: str) -> dict[str
         "certificate": inherited([http, server], "ssl_certificate", ""),
         "certificate_key": inherited([http, server], "ssl_certificate_key", ""),
         "client_certificate": inherited([http, server], "ssl_client_certificate", ""),
-        "verify_client": inherited([http, server], "ssl_verify_client", "off"),
+        "verify_client": client_verification(http, server),
         "redirects_http": any(
             any(d.name == "return" and d.arguments[:1] in (["301"], ["302"], ["308"]) for d in s.block)
             for s in servers

@@ -793,14 +793,15 @@ def origin_pulls_one_end(e: Evidence) -> str | None:
     pulls, verify = e["edge.origin_pulls"], e["server.nginx_config.verify_client"]
     if not pulls or verify is None:
         return None
-    edge, origin = pulls["zone"] or pulls["global"], verify == "on"
-    if edge == origin:
-        return None
-    if origin:
+    edge = pulls["zone"] or pulls["global"]
+    if verify == "required" and not edge:
         return (
             "nginx wants Cloudflare's client certificate, but Authenticated Origin Pulls are off in the zone."
         )
-    return "Authenticated Origin Pulls are on in the zone, but nginx does not ask for the certificate."
+    if verify == "off" and edge:
+        return "Authenticated Origin Pulls are on in the zone, but nginx does not ask for the certificate."
+    # Optional is the state between: nobody is refused.
+    return None
 
 
 @rule(

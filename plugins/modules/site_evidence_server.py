@@ -109,7 +109,7 @@ evidence:
         or null), V(websocket_location) and V(root_location) (null, or path, proxy_pass, http_version,
         upgrade, connection, host, buffering, cache, read_timeout and send_timeout in seconds, inheritance
         resolved), V(upstreams) by name, V(certificate), V(certificate_key), V(client_certificate),
-        V(verify_client), V(redirects_http), V(worker_connections).
+        V(verify_client) (V(off), V(optional) or V(required)), V(redirects_http), V(worker_connections).
       type: dict
     nginx_loaded:
       description: >-

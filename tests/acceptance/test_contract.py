@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.acceptance.conftest import COOKIE, CV, Site
 from tests.demo import Demo
@@ -181,7 +181,10 @@ async def test_ping_is_answered(site: Site) -> None:
     async with site.socket() as connection:
         await connection.send("ping")
         async with asyncio.timeout(10):
-            assert json.loads(await connection.recv()) == {"type": "pong"}
+            # A batch of an earlier test may still be processed.
+            while (message := json.loads(await connection.recv()))["type"].endswith("_progress"):
+                pass
+    assert message == {"type": "pong"}
 
 
 async def test_heartbeat_comes_in_silence(site: Site) -> None:
@@ -257,8 +260,12 @@ async def test_another_user_or_one_that_does_not_exist(site: Site, user: str) ->
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
 async def test_foreign_origin(site: Site, origin: str) -> None:
-    async with site.socket(origin=origin) as connection:
-        assert await end(connection) == (4403, [])
+    """nginx, where it knows the site's origins, refuses before the backend sees the handshake."""
+    try:
+        async with site.socket(origin=origin) as connection:
+            assert await end(connection) == (4403, [])
+    except InvalidStatus as refused:
+        assert refused.response.status_code == 403
 
 
 async def test_binary_frame(site: Site) -> None:

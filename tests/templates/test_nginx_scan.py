@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from plugins.module_utils import nginx_config
+
 WAIVED = yaml.safe_load((Path(__file__).parent / "gixy-waivers.yml").read_text())
 # As the role has it by default, and as the inventories do, with all that can be on.
 PLAIN: dict = {}
@@ -27,18 +29,22 @@ def variables(request):
     return request.param
 
 
-@pytest.fixture
-def tree(render, tmp_path, variables):
-    """Render the whole tree, as the role lays it out."""
+def lay_out(render, folder, variables):
+    """Render the whole tree into a folder, as the role lays it out; return the folder."""
     for path, template in {
         "nginx.conf": "nginx.conf.j2",
         "upstreams/screen-flow.conf": "upstream.conf.j2",
         "sites-enabled/screen-flow": "site.conf.j2",
     }.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(render("nginx", template, **variables))
-    (tmp_path / "mime.types").write_text("types { text/html html; }\n")
-    return tmp_path
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(render("nginx", template, **variables))
+    (folder / "mime.types").write_text("types { text/html html; }\n")
+    return folder
+
+
+@pytest.fixture
+def tree(render, tmp_path, variables):
+    return lay_out(render, tmp_path, variables)
 
 
 def scan(tree):
@@ -74,3 +80,16 @@ def test_gixy_reads_the_whole_tree(tree):
 def test_long_waits_for_clients_stand_only_behind_a_firewall(tree, variables):
     found = long_waits((tree / "nginx.conf").read_text())
     assert bool(found) == variables.get("nginx_only_edge_connects", False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "verdict"),
+    [
+        (PLAIN, "off"),
+        (WHOLE, "required"),
+        (WHOLE | {"nginx_client_certificate_required": False}, "optional"),
+    ],
+)
+def test_diagnosis_reads_from_the_tree_who_has_to_show_a_certificate(render, tmp_path, variables, verdict):
+    main, _ = nginx_config.read(lay_out(render, tmp_path, variables) / "nginx.conf")
+    assert nginx_config.describe(main, "www.example.com", "/ws/")["verify_client"] == verdict

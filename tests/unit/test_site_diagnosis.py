@@ -262,7 +262,7 @@ CASES = {
         "edge/probes/edge": failing("edge", "http", 522),
     },
     "origin_pulls_one_end": {
-        "server/nginx_config/verify_client": "on", "edge/probes/edge": failing("edge", "http", 400),
+        "server/nginx_config/verify_client": "required", "edge/probes/edge": failing("edge", "http", 400),
     },
     "edge_socket": {"edge/probes/edge": failing("edge", "pong", 101)},
     "page_opens_ws": {"edge/page/insecure": ['"ws://www.example.com/']},
@@ -459,3 +459,11 @@ def test_rules_explain_by_names_that_exist():
 def test_every_page_is_in_the_runbook():
     pages = Path(__file__).parents[2] / "docs/runbook"
     assert not {rule.page for rule in RULES if not (pages / f"{rule.page}.md").exists()}
+
+
+@pytest.mark.parametrize(("verify", "on"), [("optional", True), ("optional", False), ("required", True)])
+def test_origin_pulls_that_refuse_nobody_wrongly_are_no_fault(verify, on):
+    document = healthy()
+    change(document, "server/nginx_config/verify_client", verify)
+    change(document, "edge/origin_pulls/zone", on)
+    assert found(document) == []
