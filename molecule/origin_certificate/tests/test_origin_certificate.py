@@ -147,6 +147,16 @@ def knock(address, port=443, certificate=None):
         return client.get(url, extensions={"sni_hostname": NAME}).status_code
 
 
+def self_made(folder, name):
+    """A key and a certificate of nobody's authority, both in PEM."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-subj", f"/CN={name}",
+         "-addext", f"subjectAltName=DNS:{name.split()[0]}", "-keyout", "key", "-out", "certificate"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return (folder / "key").read_text(), (folder / "certificate").read_text()
+
+
 # The certificate.
 
 
@@ -244,6 +254,22 @@ def test_back_to_self_signed_lowers_the_mode_first_and_no_request_fails(client, 
     assert presented(host).issuer != presented(host).subject
 
 
+def test_a_provided_certificate_for_another_name_changes_nothing(host, tmp_path):
+    before = presented(host)
+    key, certificate = self_made(tmp_path, "other.example.com")
+    run = play(
+        "molecule/origin_certificate/converge.yml",
+        site_origin_certificate="provided",
+        origin_certificate_provided=certificate,
+        origin_certificate_provided_key=key,
+    )
+    assert run.returncode != 0
+    said = re.sub(r"\s+", " ", run.stdout)
+    assert f"is for DNS:other.example.com; give one that covers {NAME}" in said, said
+    assert key.splitlines()[1] not in run.stdout
+    assert presented(host) == before
+
+
 # The edge's own certificate.
 
 
@@ -255,12 +281,7 @@ def test_who_is_not_the_edge_is_refused(client, host, origin_address):
 
 def test_somebody_elses_client_certificate_is_refused(origin_address, tmp_path):
     pair = tmp_path / "other.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={NAME} edge",
-         "-keyout", pair, "-out", tmp_path / "certificate"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    pair.write_text(pair.read_text() + (tmp_path / "certificate").read_text())
+    pair.write_text("".join(self_made(tmp_path, f"{NAME} edge")))
     assert knock(origin_address, certificate=pair) == 400
 
 
