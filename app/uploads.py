@@ -5,6 +5,7 @@ import struct
 import zipfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,16 +35,18 @@ class Upload:
         self.filename = "".join(filter(str.isprintable, name))[:NAME_LIMIT]
         self.size = 0
         # Not even a killed process leaves an unnamed file behind.
-        self.file: BinaryIO = os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "w+b")
+        # Without a buffer, or a full disk would show only later: when it is read, or closed.
+        self.file = FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "w+b")
 
     def write(self, data: bytes) -> None:
         """Append to the file. Raises OSError when the disk is full."""
-        self.file.write(data)
+        left = memoryview(data)
+        while left:
+            left = left[self.file.write(left) :]
         self.size += len(data)
 
     def keep(self, path: Path) -> None:
         """Give the file a name, once it is safely on disk. Raises OSError."""
-        self.file.flush()
         os.fsync(self.file.fileno())
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -393,3 +393,15 @@ def test_batches_are_the_users_own(site: Site, user: str) -> None:
         assert http_client.get("/batches/none").json()["detail"] == "You have no batch 'none'."
     assert httpx.get(f"{site.url}/api/v1/cv-processing/batches").status_code == 401
     finished(site, user, batch_id)
+
+
+@pytest.mark.parametrize("size", [200_500, 400_000])
+def test_a_disk_that_is_full_is_told(own_site: Site, user: str, size: int) -> None:
+    """Also when the last bytes are the ones that find no room."""
+    own_site.api.arguments = ("prlimit", "--fsize=200000", "--", *own_site.api.arguments)
+    own_site.start()
+    answer = upload(own_site, user, a__txt=b"x" * size)
+    assert answer.status_code == 507
+    assert "try again later" in answer.json()["detail"]
+    assert list(own_site.uploads.iterdir()) == []
+    assert "Traceback" not in own_site.api.log()
