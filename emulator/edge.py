@@ -242,6 +242,7 @@ class Visitor:
         """Answer from the cache."""
         age = (b"Age", b"%d" % (time.monotonic() - entry.stored))
         headers = _response_headers([*entry.headers, age], self.ray, plan.cache_status)
+        headers += self._end_of_request()
         etag = next((value for name, value in headers if name.lower() == b"etag"), b"")
         if etag and etag in _header(request, b"if-none-match"):
             headers = [header for header in headers if header[0].lower() != b"content-length"]
@@ -486,17 +487,20 @@ class Visitor:
         extra: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """Send an answer of the edge's own."""
-        http = self.stream.http
         headers = _response_headers([*extra, (b"Content-Length", b"%d" % len(body))], self.ray)
-        headers += [(b"Content-Type", kind), (b"Cache-Control", b"no-store")]
-        if http.their_state is h11.SEND_BODY and not isinstance(http.next_event(), h11.EndOfMessage):
-            headers.append((b"Connection", b"close"))  # the body stays unread
+        headers += [(b"Content-Type", kind), (b"Cache-Control", b"no-store"), *self._end_of_request()]
         reason = REASONS.get(status, "").encode()
         self.status = status
         await self.stream.send(h11.Response(status_code=status, headers=headers, reason=reason))
         if not self.head:
             await self.stream.send(h11.Data(data=body))
         await self.stream.send(h11.EndOfMessage())
+
+    def _end_of_request(self) -> Headers:
+        """Take note that the request is over; return the header that tells a body nobody here will read."""
+        http = self.stream.http
+        over = http.their_state is not h11.SEND_BODY or isinstance(http.next_event(), h11.EndOfMessage)
+        return [] if over else [(b"Connection", b"close")]
 
     async def _linger(self) -> None:
         """Read away what a visitor still sends: closing at once would reset it before it read the answer."""

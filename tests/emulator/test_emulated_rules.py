@@ -60,6 +60,16 @@ async def test_static_files_are_cached_and_pages_are_not(site: kit.Site, asked: 
     assert asked.count("/app.js") == 1
 
 
+async def test_an_answer_from_the_cache_leaves_the_connection_open(site: kit.Site, asked: list[str]) -> None:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{site.http}", headers={"host": kit.NAME}
+    ) as client:
+        answers = [await client.get("/app.js") for _ in range(3)]
+        ports = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in answers}
+    assert [answer.headers["cf-cache-status"] for answer in answers] == ["MISS", "HIT", "HIT"]
+    assert len(ports) == 1
+
+
 async def test_a_cache_rule_keeps_its_path_from_the_cache(site: kit.Site, asked: list[str]) -> None:
     await rules(site, CACHE, ('starts_with(http.request.uri.path, "/ws/")', {"cache": False}))
     assert await statuses(site, "/ws/app.js") == ["DYNAMIC", "DYNAMIC"]
