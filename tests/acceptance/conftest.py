@@ -3,6 +3,7 @@
 import os
 import secrets
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,13 @@ class Site:
         """Return the person's batches and the id of the last event in them."""
         with self.http() as http:
             return dict(http.get("/api/v1/cv-processing/batches").raise_for_status().json())
+
+    def settle(self) -> None:
+        """Wait until no batch of an earlier test is processed any more: then no event comes by itself."""
+        end = time.monotonic() + 60
+        while any(batch["status"] != "done" for batch in self.snapshot()["batches"]):
+            assert time.monotonic() < end, "a batch was not finished within 60 s"
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope="session", autouse=True)
