@@ -56,7 +56,9 @@ class Site:
         self.api_url = env["EMULATOR_API_URL"]
         self.state_dir = Path(self.ca_file).parent
         self.token = (self.state_dir / "token").read_text().strip()
-        self.edge_address = (self.state_dir / "edge-address").read_text().strip()
+        # The emulated edge lists its own address alone.
+        ranges = httpx.get(f"{self.api_url}/ips").raise_for_status().json()["result"]
+        self.edge_address = ranges["ipv4_cidrs"][0]
         control = urlsplit(self.api_url)._replace(path="/_emulator").geturl()
         self._control = httpx.Client(base_url=control, timeout=10, trust_env=False)
         self.key = self.sh("head -n 1 /opt/screen-flow/secrets/probe_key").strip()
