@@ -176,13 +176,22 @@ fault(
 )
 
 
-def certificate(arguments, name=None):
-    """Return an injection: another self-signed certificate with the same key, loaded."""
+AUTHORITY = f"{SAVED}/authority"
+
+
+def certificate(arguments, name=None, self_signed=False):
+    """Return an injection: another certificate with the same key, loaded.
+
+    Of an authority unless told otherwise: a self-signed one is a second fault where the zone is strict.
+    """
 
     def inject(site):
         host = name or site.host
-        site.sh(f"openssl req -x509 -key {KEY} -subj /CN={host} -addext subjectAltName=DNS:{host} "
-                f"{arguments} -out {PEM} 2>/dev/null && {RELOAD} && sleep 0.3")  # fmt: skip
+        issuer = "" if self_signed else f"-CA {AUTHORITY}.pem -CAkey {AUTHORITY}.key"
+        site.sh(f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {AUTHORITY}.key -out {AUTHORITY}.pem "
+                f"-subj /CN=Authority 2>/dev/null && "
+                f"openssl req -x509 -key {KEY} -subj /CN={host} -addext subjectAltName=DNS:{host} "
+                f"{issuer} {arguments} -out {PEM} 2>/dev/null && {RELOAD} && sleep 0.3")  # fmt: skip
 
     return inject
 
@@ -315,12 +324,12 @@ def inside(service, file, expression):
             "docker inspect --format '{{.GraphDriver.Data.MergedDir}}' "
             f"$(cd /opt/screen-flow && docker compose ps --quiet {service})"
         ).strip()
-        site.sh(f"f=$(ls {merged}/{file}); sed -i '{expression}' $f")
+        site.sh(f"sed -i '{expression}' {merged}/{file}")
 
     return inject
 
 
-EVENTS = "*/app/events.py"
+EVENTS = "opt/screen-flow/app/events.py"
 fault(
     "events published to another channel",
     "other_channel",
@@ -390,7 +399,7 @@ fault(
     "strict_needs_certificate",
     "edge",
     "self-signed",
-    both(certificate("-days 100"), setting(ssl="strict")),
+    both(certificate("-days 100", self_signed=True), setting(ssl="strict")),
     both(restore_nginx, restore_settings),
     "setting",
     "ssl",

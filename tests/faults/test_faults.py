@@ -81,8 +81,8 @@ def judge(look, wanted, score):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=identifier)
 def test_a_fault_is_named_and_then_healed(site, score, fault):
-    fault.inject(site)
     try:
+        fault.inject(site)
         look = site.diagnose()
     finally:
         fault.heal(site)
