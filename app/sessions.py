@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,23 +113,18 @@ class Sessions:
         return Session(claims["sub"], float(claims["exp"]))
 
     async def _claims(self, token: str) -> dict[str, Any]:
-        unverified = jwt.decode(token, options={"verify_signature": False})
-        if self._probe and str(unverified.get("sub", "")).startswith(PROBE_PREFIX):
-            try:
-                return self._decode(token, self._probe.keys()[0], ["HS256"])
-            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-                pass  # a person's session may begin so, too
-        if self._jwks:
-            public = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
-            return self._decode(token, public, JWKS_ALGORITHMS, self._audience)
-        assert self._keys is not None
-        *others, last = self._keys.keys()
-        for key in others:
-            try:
+        for key in self._keys.keys() if self._keys else []:
+            with suppress(jwt.InvalidSignatureError):
                 return self._decode(token, key, ["HS256"])
-            except jwt.InvalidSignatureError:
-                continue
-        return self._decode(token, last, ["HS256"])
+        if self._probe:
+            with suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                claims = self._decode(token, self._probe.keys()[0], ["HS256"])
+                if claims["sub"].startswith(PROBE_PREFIX):
+                    return claims
+        if self._jwks is None:
+            raise jwt.InvalidSignatureError
+        public = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
+        return self._decode(token, public, JWKS_ALGORITHMS, self._audience)
 
     @staticmethod
     def _decode(
