@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.api.v1 import cv_processing, session
@@ -64,7 +65,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # The client library would mend a cut connection in silence; the hub has to look for what it missed then.
     no_retry = Retry(NoBackoff(), 0)
     subscriber = Redis.from_pool(ConnectionPool.from_url(retry=no_retry, **common))
-    commands = Redis.from_pool(BlockingConnectionPool.from_url(**single, **common))
+    # All that it sends may be sent twice, so a connection cut while it was idle is nobody's 503.
+    once_more = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    commands = Redis.from_pool(BlockingConnectionPool.from_url(retry=once_more, **single, **common))
     writer = redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(**single, **common))
     app.state.shared = State(
         settings=settings,

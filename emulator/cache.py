@@ -20,7 +20,9 @@ STATIC = {
     "ogg", "otf", "pdf", "pict", "pls", "png", "ppt", "pptx", "ps", "rar", "svg", "svgz", "swf", "tar",
     "tif", "tiff", "ttf", "webm", "webp", "woff", "woff2", "xls", "xlsx", "zip", "zst",
 }  # fmt: skip
-DEFAULT_SECONDS = 7200  # of an answer 200 that says nothing of its age
+# Of an answer that says nothing of its age, by its status (Cloudflare's page "Cache by status code").
+# A part (206) is not kept here.
+DEFAULT_SECONDS = {200: 7200, 301: 7200, 302: 1200, 303: 1200, 404: 180, 410: 180}
 LARGEST = 8_000_000  # bytes of a body that is kept
 MOST = 500  # answers
 COMPRESSIBLE = re.compile(
@@ -76,7 +78,7 @@ def eligible(path: str, settings: Mapping[str, Any]) -> bool:
 def lifetime(status: int, headers: Iterable[tuple[bytes, bytes]], settings: Mapping[str, Any]) -> float:
     """Return for how many seconds an answer is fresh; 0 for one that must not be kept."""
     fields = {name.lower(): value.decode("latin-1").lower() for name, value in headers}
-    if status != 200 or b"set-cookie" in fields or fields.get(b"vary", "").strip() == "*":
+    if status not in DEFAULT_SECONDS or b"set-cookie" in fields or fields.get(b"vary", "").strip() == "*":
         return 0
     ttl = settings.get("edge_ttl", {})
     if ttl.get("mode") == "override_origin":
@@ -91,7 +93,7 @@ def lifetime(status: int, headers: Iterable[tuple[bytes, bytes]], settings: Mapp
     for key in ("s-maxage", "max-age"):
         if control.get(key, "").isdecimal():
             return float(control[key])
-    return 0 if ttl.get("mode") == "bypass_by_default" else DEFAULT_SECONDS
+    return 0 if ttl.get("mode") == "bypass_by_default" else DEFAULT_SECONDS[status]
 
 
 def algorithm(accepts: str, settings: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 from redis.exceptions import NoPermissionError
@@ -99,11 +100,20 @@ async def test_a_rotated_password_needs_no_restart(own_site: Site, user: str) ->
         old.ping()
 
 
-async def test_a_wrong_password_is_told_by_readiness(own_site: Site) -> None:
+def test_a_wrong_password_is_told_by_readiness(own_site: Site) -> None:
     own_site.start()
     own_site.redis.password_file.write_text("wrong\n")
     own_site.redis.cut()
     wait_until("the api is not ready", lambda: not own_site.ready())
+    assert httpx.get(f"{own_site.url}/readyz").json()["redis"] == "AuthenticationError"
+
+
+def test_a_connection_that_was_cut_while_idle_is_nobodys_error(own_site: Site) -> None:
+    own_site.start()
+    with own_site.http("ada") as http:
+        for _ in range(3):
+            assert http.get("/batches").status_code == 200
+            own_site.redis.cut()
 
 
 def test_a_full_redis_refuses_uploads_and_keeps_what_it_has(tmp_path: Path, user: str) -> None:

@@ -31,7 +31,10 @@ async def asked(site: kit.Site) -> AsyncIterator[list[str]]:
         kind = kinds.get(path.partition("?")[0].rpartition(".")[2], "text/plain")
         body = kit.PAGE if kind == "text/html" else TEXT
         private = "Cache-Control: private\r\n" if "private" in path else ""
-        start = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{private}Content-Length: {len(body)}\r\n\r\n"
+        status = path[1:] if path[1:].isdecimal() else 200
+        start = (
+            f"HTTP/1.1 {status} OK\r\nContent-Type: {kind}\r\n{private}Content-Length: {len(body)}\r\n\r\n"
+        )
         writer.write(start.encode() + body)
         await writer.drain()
 
@@ -84,6 +87,12 @@ async def test_a_cache_rule_makes_a_path_cached_for_as_long_as_it_says(
     assert await statuses(site, "/private.json") == ["MISS", "HIT"]
     await asyncio.sleep(1.1)
     assert await statuses(site, "/private.json") == ["EXPIRED", "HIT"]
+
+
+async def test_of_what_went_wrong_only_the_missing_is_cached(site: kit.Site, asked: list[str]) -> None:
+    await rules(site, CACHE, (f'http.host eq "{kit.NAME}"', {"cache": True}))
+    assert await statuses(site, "/404") == ["MISS", "HIT"]
+    assert await statuses(site, "/403") == ["BYPASS", "BYPASS"]
 
 
 async def test_a_disabled_rule_is_not_obeyed(site: kit.Site, asked: list[str]) -> None:
