@@ -143,8 +143,8 @@ class Site:
             targets=[
                 target("edge", self.url.replace("https", "wss") + path, address="127.0.0.1", port=self.port,
                        ca_file=self.ca_file),
-                target("origin port 443", f"http://{self.host}:443/", address=self.address, until="tcp", timeout=2),
-                target("origin port 80", f"http://{self.host}:80/", address=self.address, until="tcp", timeout=2),
+                *(target(f"origin port {port}", f"http://{self.host}:{port}/", address=self.address,
+                         until="tcp", timeout=2) for port in (443, 80)),
             ],
         )  # fmt: skip
         edge = {}
