@@ -861,6 +861,7 @@ def diagnose(document: Mapping[str, Any], again: bool = False) -> Diagnosis:
     """Return the findings that the evidence shows, root cause first.
 
     While the stack is not at rest, what a deployment also looks like is no finding but `waiting`: look again.
+    So is a symptom without a cause in the first look.
     """
     evidence = Evidence(document)
     shown = {each.name: sentence for each in RULES if (sentence := each.judge(evidence))}
@@ -878,6 +879,8 @@ def diagnose(document: Mapping[str, Any], again: bool = False) -> Diagnosis:
     standing = [each for each in standing if not each.is_symptom or each is symptoms[0]]
     standing.sort(key=lambda each: (LAYERS.index(each.layer), each.is_symptom))
     why = settled(evidence, again)
+    if not why and not again and standing and all(each.is_symptom for each in standing):
+        why = "a socket failed for no cause that is known, and may have failed just once."
     found = [
         (each, Finding(each.name, each.layer, shown[each.name], each.remedy, each.page, each.is_symptom))
         for each in standing

@@ -117,7 +117,7 @@ class Crowd:
         self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _one(self, context):
-        site = self.site
+        site, attempt = self.site, 0
         while not self.end.is_set():
             try:
                 async with websockets.connect(
@@ -125,7 +125,7 @@ class Crowd:
                     ssl=context, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
                     additional_headers={"Cookie": site.cookie("site-check-crowd")},
                 ) as ws:  # fmt: skip
-                    self.open += 1
+                    self.open, attempt = self.open + 1, 0
                     try:
                         while not self.end.is_set():
                             await ws.send("ping")
@@ -134,7 +134,9 @@ class Crowd:
                     finally:
                         self.open -= 1
             except (OSError, TimeoutError, websockets.WebSocketException):
-                await asyncio.sleep(random.uniform(0.5, 2))
+                # The page's own backoff, with a lower end.
+                await asyncio.sleep(random.uniform(0, 3 * 2**attempt))
+                attempt = min(attempt + 1, 2)
 
     async def _run(self):
         context = ssl.create_default_context(cafile=self.site.ca_file)

@@ -377,6 +377,14 @@ def test_a_container_that_just_became_healthy_is_looked_at_again():
     assert found(document, again=True) == ["api_socket"]
 
 
+def test_a_symptom_without_a_cause_is_looked_at_again_and_one_with_a_cause_is_not():
+    document = broken("edge_socket")
+    assert found(document, again=False) == []
+    assert [finding.rule for finding in diagnose(document, again=False).waiting] == ["edge_socket"]
+    assert found(document, again=True) == ["edge_socket"]
+    assert found(broken("edge_socket", "websockets_off"), again=False) == ["websockets_off"]
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "why", "rule"),
     [
