@@ -89,6 +89,7 @@ from ..module_utils.cloudflare_api import (
 
 HOURS = 24
 BAR_WIDTH = 50
+BAR_COLOUR = "#2f6f8f"
 QUERY = """
 query Upgrades($zone: string!, $filter: ZoneHttpRequestsAdaptiveGroupsFilter_InputObject!) {
   viewer {
@@ -142,9 +143,15 @@ def draw(hours: list[dict[str, Any]], title: str) -> bytes:
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(10, 4), layout="constrained")
-    axes.bar([hour["hour"][11:13] for hour in hours], [hour["upgrades"] for hour in hours], color="#2f6f8f")
+    # The date stands below the first hour, and below each midnight; the second line keeps all on one level.
+    labels = [
+        f"{hour['hour'][11:13]}\n" + (hour["hour"][:10] if place == 0 or "T00" in hour["hour"] else "")
+        for place, hour in enumerate(hours)
+    ]
+    axes.bar(range(len(hours)), [hour["upgrades"] for hour in hours], color=BAR_COLOUR, tick_label=labels)
+    axes.margins(x=0.01)
     axes.set_title(title)
-    axes.set_xlabel("hour that begins, UTC")
+    axes.set_xlabel("beginning of the hour, UTC")
     axes.set_ylabel("upgrades (101)")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -203,11 +210,11 @@ def main() -> None:
     hours: list[dict[str, Any]] = [
         {"hour": stamp(begin), "upgrades": found.get(stamp(begin), 0)} for begin in begins
     ]
+    total = sum(hour["upgrades"] for hour in hours)
     changed = False
     if chart and not module.check_mode:
-        title = f"{host or zone.name}: WebSocket upgrades, 24 hours to {hours[-1]['hour'][:10]}"
+        title = f"{host or zone.name}: {total} WebSocket upgrades in 24 hours"
         changed = write_chart(module, Path(chart), hours, title)
-    total = sum(found.get(stamp(begin), 0) for begin in begins)
     module.exit_json(changed=changed, hours=hours, total=total, table=table(hours))
 
 

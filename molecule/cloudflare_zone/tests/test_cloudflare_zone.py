@@ -1,7 +1,9 @@
 """The zone alone: what the role wrote, and that a run with nothing to do writes nothing."""
 
+import datetime as dt
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.request
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib import colors, image
 
 PROJECT = Path(__file__).parents[3]
 CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
@@ -87,6 +90,11 @@ def edit(method, path, body=None):
 def rules(phase):
     """Return the phase's rules, whole."""
     return {one["phase"]: one["rules"] for one in control("state")["rulesets"]}[phase]
+
+
+def addresses():
+    """Return where the zone's name leads."""
+    return sorted(one["content"] for one in control("state")["dns"] if one["name"] == NAME)
 
 
 def settings():
@@ -190,6 +198,29 @@ def test_drift_is_silent_when_there_is_none_and_tells_what_there_is():
     assert run("scripts/drift").returncode == 0
 
 
+def test_the_drift_playbook_ends_with_2_and_leaves_its_findings_as_json(tmp_path):
+    report = tmp_path / "drift.json"
+    quiet = run("playbooks/drift.yml", cloudflare_zone_drift_file=str(report))
+    assert (quiet.returncode, json.loads(report.read_text())["drift"]) == (0, False), quiet.stdout
+    control("settings", "PATCH", {"rocket_loader": "on"})
+    try:
+        found = run("playbooks/drift.yml", cloudflare_zone_drift_file=str(report))
+        assert found.returncode == 2
+        told = json.loads(report.read_text())
+        assert (told["zone"], told["drift"]) == (NAME, True)
+        [one] = told["findings"]
+        assert (one["thing"], one["what"], one["found"], one["wanted"], one["who"]) == (
+            "setting rocket_loader",
+            "was changed by hand",
+            "on",
+            "off",
+            "operator",
+        )
+        assert "playbooks/edge.yml" in one["fix"]
+    finally:
+        converge()
+
+
 def test_drift_that_can_not_be_told_is_no_drift():
     blind = run("scripts/drift", cloudflare_zone_api_token="x" * 40)
     assert blind.returncode == 1
@@ -200,6 +231,7 @@ def test_a_snapshot_puts_back_what_was_there(tmp_path):
     """What the zone had is changed by the role, then restored: each setting, rule and record."""
     snapshot = str(tmp_path / "zone.yml")
     control("settings", "PATCH", {"rocket_loader": "on", "ssl": "flexible"})
+    control("dns", "PUT", [{"type": "A", "name": NAME, "content": "198.51.100.7", "proxied": True}])
     before = settings()
     taken = run("playbooks/snapshot.yml", cloudflare_zone_snapshot_file=snapshot)
     assert taken.returncode == 0, taken.stdout
@@ -208,12 +240,14 @@ def test_a_snapshot_puts_back_what_was_there(tmp_path):
         assert converge(cloudflare_zone_disable_compression=False).returncode == 0
         assert settings() == WANTED
         assert rules("http_response_compression") == []
+        assert addresses() == sorted(ADDRESSES)
         restored = run("playbooks/restore.yml", cloudflare_zone_snapshot_file=snapshot, confirm=True)
         assert restored.returncode == 0, restored.stdout
         shown = restored.stdout.index("-full\n+flexible")
         assert shown < restored.stdout.index("Put it back")
         assert settings() == before
         assert len(rules("http_response_compression")) == 1
+        assert addresses() == ["198.51.100.7"]
     finally:
         converge()
 
@@ -245,6 +279,70 @@ def test_a_failure_halfway_leaves_a_zone_that_serves_and_the_next_run_finishes_i
         finished = converge()
     assert finished.returncode == 0, finished.stdout
     assert settings() == WANTED
+
+
+def test_a_rule_that_somebody_adds_between_our_read_and_our_write_stays():
+    theirs = {"ref": "theirs", "action": "set_cache_settings", "action_parameters": {"cache": True}}
+    [ours] = rules(CACHE)
+    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
+    path = f"/zones/{{zone}}/rulesets/{ruleset}"
+    add = {"method": "POST", "path": f"{path}/rules", "body": {**theirs, "expression": "true"}}
+    # Ours goes and comes anew at the same moment, so that the write meets an id that is no more.
+    gone = {"method": "DELETE", "path": f"{path}/rules/{ours['id']}"}
+    whole = {key: ours[key] for key in ("ref", "action", "action_parameters", "expression", "description")}
+    edit("PATCH", f"/rulesets/{ruleset}/rules/{ours['id']}", {**whole, "enabled": False})
+    control("faults", "PUT", [{"path": "/rules/", "method": "PATCH", "edits": [add, gone]}])
+    try:
+        met = converge()
+        assert met.returncode == 0, met.stdout
+        assert "Somebody else changed the rules" in " ".join((met.stdout + met.stderr).split())
+        kept, own = rules(CACHE)
+        assert (kept["ref"], kept["action_parameters"]) == ("theirs", {"cache": True})
+        assert (own["ref"], own["enabled"]) == (ours["ref"], True)
+    finally:
+        control("faults", "PUT", [])
+        for rule in rules(CACHE):
+            if rule["ref"] == "theirs":
+                edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+        converge()
+
+
+def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
+    """Hours 0, 12 and 23 had 30, 60 and 15 upgrades: so high are the bars, in text and in the picture."""
+    end = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    begins = [end - dt.timedelta(hours=back) for back in range(24, 0, -1)]
+    seen = {0: 30, 12: 60, 23: 15}
+    traffic = [
+        {
+            "time": (begins[hour] + dt.timedelta(minutes=20)).isoformat(),
+            "status": 101,
+            "count": count,
+            "host": NAME,
+        }
+        for hour, count in seen.items()
+    ]
+    control("traffic", "PUT", [*traffic, {**traffic[0], "status": 403}, {**traffic[0], "host": "a.example"}])
+    chart = tmp_path / "upgrades.png"
+    printed = run("playbooks/edge_traffic.yml", chart=str(chart))
+    assert printed.returncode == 0, printed.stdout
+    lines = re.findall(r"^ +(\d{4}-\d\d-\d\d \d\d:\d\d) +(\d+)(?: (#+))?$", printed.stdout, re.MULTILINE)
+    assert [(hour, int(count), len(bar)) for hour, count, bar in lines] == [
+        (f"{begin:%Y-%m-%d %H}:00", seen.get(hour, 0), round(seen.get(hour, 0) / 60 * 50))
+        for hour, begin in enumerate(begins)
+    ]
+    assert re.search(r"^ +total +105$", printed.stdout, re.MULTILINE)
+    assert "What Cloudflare does not count here" in printed.stdout
+    assert chart.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    picture = image.imread(chart)[:, :, :3]
+    assert picture.shape == (480, 1200, 3)
+    bars = (abs(picture - colors.to_rgb("#2f6f8f")) < 0.01).all(axis=2).sum(axis=0)
+    edges = [at for at in range(1, 1200) if (bars[at] > 0) != (bars[at - 1] > 0)]
+    assert len(edges) == 6, edges
+    heights = [bars[(left + right) // 2] for left, right in zip(edges[::2], edges[1::2], strict=True)]
+    assert [round(height / max(heights), 1) for height in heights] == [0.5, 1.0, 0.2]
+    assert edges[0] < 150
+    assert 590 < edges[2] < 700
+    assert edges[4] > 1100
 
 
 def test_the_rate_limit_is_waited_for_and_shown():
