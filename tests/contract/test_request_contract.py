@@ -23,6 +23,8 @@ CERTIFICATE = {
     "request_type": "origin-ecc",
     "requested_validity": 90,
 }
+CLIENTS = f"{ZONE}/origin_tls_client_auth"
+PAIR = {"certificate": "pem", "private_key": "pem"}
 
 
 def entry(method: str, path: str, body: Any = None, status: int = 200, **query: str) -> dict[str, Any]:
@@ -41,8 +43,14 @@ def entry(method: str, path: str, body: Any = None, status: int = 200, **query: 
         entry("POST", f"{ZONE}/rulesets/{'1' * 32}/rules", {**RULE, "position": {"before": ""}}),
         entry("POST", f"{ZONE}/dns_records", RECORD),
         entry("POST", f"{ZONE}/dns_records/batch", {"deletes": [{"id": "1" * 32}], "posts": [RECORD]}),
+        entry("GET", "/client/v4/certificates", zone_id="0" * 32, page="1", per_page="50"),
         entry("POST", "/client/v4/certificates", CERTIFICATE),
-        entry("PUT", f"{ZONE}/origin_tls_client_auth/settings", {"enabled": True}),
+        entry("DELETE", "/client/v4/certificates/1"),
+        entry("GET", f"{CLIENTS}/settings"),
+        entry("PUT", f"{CLIENTS}/settings", {"enabled": True}),
+        entry("GET", CLIENTS),
+        entry("POST", CLIENTS, PAIR),
+        entry("DELETE", f"{CLIENTS}/{'1' * 32}"),
         entry("PATCH", f"{ZONE}/argo/smart_routing", {"value": "off"}),
     ],
     ids=lambda request_: f"{request_['method']} {request_['path'].rpartition('/')[2]}",
@@ -67,7 +75,15 @@ def test_what_is_described_passes(request_: dict[str, Any]) -> None:
         (entry("POST", f"{ZONE}/dns_records", {**RECORD, "proxy": True}), "body"),
         (entry("POST", f"{ZONE}/dns_records/batch", {"posts": [{**RECORD, "ttl": "1"}]}), "posts[0]"),
         (entry("POST", "/client/v4/certificates", {**CERTIFICATE, "requested_validity": 91}), "91"),
-        (entry("PUT", f"{ZONE}/origin_tls_client_auth/settings", {"enabled": "on"}), "'on'"),
+        (entry("GET", "/client/v4/certificates", zone="0" * 32), "'zone'"),
+        (entry("POST", "/client/v4/certificates", {**CERTIFICATE, "key": "pem"}), "'key' was unexpected"),
+        (entry("DELETE", "/client/v4/certificates/1", {"id": "1"}), "wants no body"),
+        (entry("PUT", f"{CLIENTS}/settings", {"enabled": "on"}), "'on'"),
+        (entry("PUT", CLIENTS, PAIR), "no such operation"),
+        (entry("GET", CLIENTS, state="active"), "'state'"),
+        (entry("POST", CLIENTS, {**PAIR, "enabled": True}), "certificate, private_key"),
+        (entry("POST", CLIENTS, {"certificate": "pem"}), "certificate, private_key"),
+        (entry("DELETE", f"{CLIENTS}/{'1' * 32}", {"id": "1"}), "no body"),
         (entry("DELETE", f"{ZONE}/dns_records/{'1' * 32}", {"a": 1}), "wants no body"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["method"],

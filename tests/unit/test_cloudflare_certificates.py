@@ -23,6 +23,7 @@ from emulator.zone import Fresh, Zone
 from plugins.modules import cloudflare_origin_ca_certificate as origin_ca
 from plugins.modules import cloudflare_origin_pulls as origin_pulls
 from plugins.modules import cloudflare_upgrades as upgrades
+from tests.contract import description
 
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
 NAME = "www.example.com"
@@ -50,7 +51,9 @@ def cloudflare(emulated, monkeypatch):
         monkeypatch.delenv(name)
     emulated.zone.reset()
     emulated.api.reset()
-    return emulated
+    yield emulated
+    if description.PATH.exists():
+        assert description.problems(emulated.api.journal) == []
 
 
 @pytest.fixture
