@@ -208,11 +208,25 @@ def test_containers_reach_the_world(host):
     host.run_expect([0], "docker exec screen-flow-api-1 python -c %s", script)
 
 
-@pytest.mark.parametrize("command", ["systemctl restart docker", "systemctl restart nftables"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "systemctl restart docker",
+        "systemctl start nftables",
+        "systemctl restart nftables",
+        "systemctl reload nftables",
+        "systemctl stop nftables && systemctl start nftables",
+    ],
+)
 def test_a_restart_on_the_server_opens_nothing(host, attacker, origin, command):
     host.run_expect([0], command)
     assert found_by(attacker, origin) == ONLY_SSH
     wait_until_the_site_works()
+    # Docker's own rules, too: what is published, the way out, and the walls between its networks.
+    for rule in ("nat --dport 9000", "nat MASQUERADE", "filter DOCKER-ISOLATION-STAGE-2"):
+        table, wanted = rule.split(" ", 1)
+        look = f"until iptables-save -t {table} | grep -q -e '{wanted}'; do sleep 0.5; done"
+        host.run_expect([0], "timeout 30 sh -c %s", look)
 
 
 def test_a_reboot_opens_nothing(host, attacker, origin):
