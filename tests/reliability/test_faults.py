@@ -292,7 +292,7 @@ async def test_docker_restarted() -> None:
 
 
 async def test_certificate_expired() -> None:
-    """SSL Full takes any certificate, so nobody notices."""
+    """Open sockets live on; Full (strict) refuses what is new until there is another one."""
 
     async def fault(_: Crowd) -> None:
         configuration = on_server("nginx -T 2>/dev/null | grep -m1 -E '^ *ssl_certificate ' ")
@@ -308,9 +308,74 @@ async def test_certificate_expired() -> None:
         finally:
             on_server(f"mv {file}.kept {file} && systemctl reload nginx")
 
-    await measure(
-        "origin's certificate expired, SSL mode Full", fault, "nobody notices; strict needs a new one"
-    )
+    await measure("origin's certificate expired, Full (strict)", fault, "with a new one: runbook")
+
+
+async def test_out_of_file_descriptors() -> None:
+    """The api may open no file more than it has: no upload, no new connection, until it may again."""
+    [pid] = on_server("pgrep -f '^python -m app.main'").split()
+    usual = on_server(f"awk '/open files/ {{ print $4 }}' /proc/{pid}/limits").strip()
+
+    async def limit(files: str) -> None:
+        # As the api's own user: another one's limits may be changed only by who may exceed all.
+        await to_server(
+            f"setpriv --reuid $(stat -c %u /proc/{pid}) --regid $(stat -c %g /proc/{pid}) --clear-groups"
+            f" prlimit --pid {pid} --nofile={files}:"
+        )
+
+    async def fault(_: Crowd) -> None:
+        try:
+            await limit(on_server(f"ls /proc/{pid}/fd | wc -l").strip())
+            await asyncio.sleep(8)
+        finally:
+            await limit(usual)
+
+    crowd = await measure("api out of file descriptors", fault, "by itself, once it may open files")
+    assert sum(n for person in crowd.people for status, n in person.uploads.items() if status != 202)
+
+
+CLOCK = f"{STACK}/clock"
+# Beside the project's own file, so compose reads it by itself. A container has its machine's clock, so the
+# site's processes are given one of their own; what measures durations goes on, as when a clock is set. Redis
+# does not start under libfaketime.
+FAKED = f"""
+x-clock: &clock
+  environment:
+    LD_PRELOAD: /clock/libfaketime.so.1
+    FAKETIME_TIMESTAMP_FILE: /clock/offset
+    FAKETIME_NO_CACHE: "1"
+    FAKETIME_DONT_FAKE_MONOTONIC: "1"
+  volumes: ["{CLOCK}:/clock:ro"]
+services: {{api: *clock, worker: *clock}}
+"""
+
+
+async def test_clock_moved() -> None:
+    """An hour ahead, then back: sessions hold, and no event goes before the one that came first."""
+    on_server("test -e /usr/lib/*/faketime/libfaketime.so.1 || apt-get install -qq -y libfaketime")
+    skews = []
+
+    def skew() -> None:
+        now = on_server(f"{COMPOSE} exec -T worker python -c 'import time; print(time.time())'; date +%s")
+        there, here = map(float, now.split())
+        skews.append(round((there - here) / 60))
+
+    async def fault(_: Crowd) -> None:
+        for offset in ("+1h", "+0"):
+            # In one step: an offset that is half written ends the process.
+            await to_server(f"echo {offset} >{CLOCK}/new && mv {CLOCK}/new {CLOCK}/offset", 6)
+            await asyncio.to_thread(skew)
+
+    try:
+        on_server(
+            f"mkdir -p {CLOCK} && cp /usr/lib/*/faketime/libfaketime.so.1 {CLOCK} && echo +0 >{CLOCK}/offset"
+            f" && cat >{STACK}/compose.override.yaml <<'END'\n{FAKED}\nEND\n"
+            f"cd {STACK} && docker compose up --detach --wait"
+        )
+        await measure("clock moved by an hour and back", fault, "by itself")
+        assert skews == [60, 0]
+    finally:
+        on_server(f"cd {STACK} && rm -rf compose.override.yaml {CLOCK} && docker compose up --detach --wait")
 
 
 async def test_disk_full() -> None:
