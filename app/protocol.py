@@ -1,10 +1,12 @@
-"""uvicorn's WebSocket protocol, with four things that an application can't reach."""
+"""uvicorn's WebSocket protocol, with five things that an application can't reach."""
 
 import random
 import socket
 from asyncio import BaseTransport
+from contextlib import suppress
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from app.rate import FLOOD, FLOOD_REASON, Rate
 
@@ -37,6 +39,11 @@ class Protocol(WebSocketsSansIOProtocol):
     def _shutdown_now(self) -> None:
         if not self.transport.is_closing():
             super().shutdown()
+
+    def send_receive_event_to_app(self) -> None:
+        """Take text that is no UTF-8 also from a peer that is being closed already, and can't be told again."""
+        with suppress(InvalidState):
+            super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         """Answer, but not a flood: pongs would be queued without regard to a peer that reads none."""

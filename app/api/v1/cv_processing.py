@@ -31,7 +31,16 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v1/cv-processing")
 
 
-@router.post("/batches", status_code=202, dependencies=[OwnOrigin])
+# The body is read by hand, as it comes; so its description is written by hand, too.
+FORM = {
+    "type": "object",
+    "properties": {uploads.FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    "required": [uploads.FIELD],
+}
+BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM}}}}
+
+
+@router.post("/batches", status_code=202, dependencies=[OwnOrigin], openapi_extra=BODY)
 async def upload(request: Request, user_id: UserId) -> dict[str, Any]:
     """Store a batch of CVs and have it processed; all of it or, with a 4xx, nothing."""
     state = state_of(request)
