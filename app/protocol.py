@@ -41,7 +41,7 @@ class Protocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
     def send_receive_event_to_app(self) -> None:
-        """Take text that is no UTF-8 also from a peer that is being closed already, and can't be told again."""
+        """Also bear text that is no UTF-8 from a peer that is being closed: it can't be told again."""
         with suppress(InvalidState):
             super().send_receive_event_to_app()
 
