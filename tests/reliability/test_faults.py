@@ -381,12 +381,12 @@ async def test_clock_moved() -> None:
 async def test_disk_full() -> None:
     """A disk of 64 MB under Redis and the uploads, full to the last byte."""
     volumes = "/var/lib/docker/volumes"
-    on_server(
-        f"cd {STACK} && docker compose stop && cp -a {volumes} /tmp/volumes"
-        f" && mount -t tmpfs -o size=64m tmpfs {volumes} && cp -a /tmp/volumes/. {volumes}"
-        " && docker compose up --detach --wait"
-    )
     try:
+        on_server(
+            f"cd {STACK} && docker compose stop && cp -a {volumes} /tmp/volumes"
+            f" && mount -t tmpfs -o size=64m tmpfs {volumes} && cp -a /tmp/volumes/. {volumes}"
+            " && docker compose up --detach --wait"
+        )
 
         async def fault(_: Crowd) -> None:
             for block in (65_536, 1):
@@ -403,7 +403,7 @@ async def test_disk_full() -> None:
         assert answers[503] + answers[507]
     finally:
         on_server(
-            f"cd {STACK} && docker compose stop && rm -rf /tmp/volumes && cp -a {volumes} /tmp/volumes"
-            f" && umount {volumes} && cp -a /tmp/volumes/. {volumes} && rm -rf /tmp/volumes"
-            " && docker compose up --detach --wait"
+            f"cd {STACK} && docker compose stop && if mountpoint -q {volumes}; then"
+            f" rm -rf /tmp/volumes && cp -a {volumes} /tmp/volumes && umount {volumes}"
+            f" && cp -a /tmp/volumes/. {volumes}; fi && rm -rf /tmp/volumes && docker compose up --detach --wait"
         )
