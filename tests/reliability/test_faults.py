@@ -405,5 +405,6 @@ async def test_disk_full() -> None:
         on_server(
             f"cd {STACK} && docker compose stop && if mountpoint -q {volumes}; then"
             f" rm -rf /tmp/volumes && cp -a {volumes} /tmp/volumes && umount {volumes}"
-            f" && cp -a /tmp/volumes/. {volumes}; fi && rm -rf /tmp/volumes && docker compose up --detach --wait"
+            f" && cp -a /tmp/volumes/. {volumes}; fi && rm -rf /tmp/volumes"
+            " && docker compose up --detach --wait"
         )
