@@ -72,3 +72,14 @@ def test_validation_alone_checks_the_same_inputs(role, specs):
     """The preflight calls tasks/validate.yml by itself, before anything changes anywhere."""
     assert (role / "tasks/validate.yml").is_file()
     assert specs["validate"]["options"] == specs["main"]["options"]
+
+
+def test_the_alternative_scenario_turns_every_default_of_the_zone_round():
+    project = ROLES[0].parents[1]
+    defaults = yaml.safe_load((project / "roles/cloudflare_zone" / DEFAULTS).read_text())
+    (play,) = yaml.safe_load((project / "molecule/alternative/converge.yml").read_text())
+    # The inventory says where and as whom; the files are other entry points'.
+    given = re.compile("cloudflare_zone_(name|api_token|api_base_url|drift_file|snapshot_file)")
+    wanted = {name for name in defaults if not given.fullmatch(name)}
+    turned = {name for name in wanted if name in play["vars"] and play["vars"][name] != defaults[name]}
+    assert turned == wanted
