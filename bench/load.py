@@ -72,7 +72,8 @@ class Socket(asyncio.Protocol):
                 self.opened.set_exception(ConnectionError(head.splitlines()[0].decode(errors="replace")))
                 return
             self._upgraded = True
-            self.opened.set_result(None)
+            if not self.opened.done():  # cancelled, when another one failed
+                self.opened.set_result(None)
         events = 0
         while len(data) >= 2:
             length, start = data[1] & 0x7F, 2
