@@ -17,8 +17,8 @@ Design = Literal["guide", "ours"]
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# One worker, so that its memory is one figure. A proxied socket takes two connections; with less than a sixteenth of
-# them free nginx closes clients that have not asked for anything yet, so there are more than files.
+# One worker, so that its memory is one figure. A proxied socket takes two connections; when less than a
+# sixteenth of them is free nginx closes clients that have not asked yet, so there are more than files.
 NGINX = """\
 daemon off;
 worker_processes 1;
