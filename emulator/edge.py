@@ -123,7 +123,9 @@ class Stream:
 
     def abort(self) -> None:
         """Drop the connection at once: no TLS farewell, no WebSocket close frame."""
-        self.writer.transport.abort()
+        # Before Python 3.11.4 a TLS connection that is already gone does not take it.
+        with contextlib.suppress(AttributeError):
+            self.writer.transport.abort()
 
 
 class Visitor:

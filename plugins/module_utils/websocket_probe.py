@@ -245,7 +245,7 @@ def start_tls(connection: socket.socket, target: Target, where: str) -> ssl.SSLS
         raise StageError(f"the certificate that {where} shows for {target.host} {what}.") from error
     except TimeoutError:
         raise
-    except ssl.SSLEOFError as error:
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
         raise StageError(f"{where} closed the connection during the TLS handshake.") from error
     except ssl.SSLError as error:
         if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
