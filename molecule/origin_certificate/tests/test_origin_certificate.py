@@ -401,10 +401,12 @@ def watched(folder):
 
     def watch():
         while not ended.wait(0.01):
-            for file in folder.rglob("*"):
-                with contextlib.suppress(OSError):
-                    if file.is_file() and "PRIVATE KEY" in file.read_text(errors="replace"):
-                        found.add(file.name)
+            # A folder may be gone before it is listed, a file before it is read.
+            for parent, _, names in os.walk(folder):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        if "PRIVATE KEY" in Path(parent, name).read_text(errors="replace"):
+                            found.add(name)
 
     thread = threading.Thread(target=watch)
     thread.start()
