@@ -172,7 +172,7 @@ WRONG = {
     **{f"opcode {opcode}": (frame(opcode, b"ping"), 1002) for opcode in (3, 7, 11, 15)},
     **{f"reserved bit {rsv}": (frame(1, b"ping", rsv=rsv), 1002) for rsv in (1, 2, 4)},
     "unmasked": (frame(1, b"ping", masked=False), 1002),
-    # Only the claims: who closes while bytes are under way to him may reset the connection, and his code is lost.
+    # Only the claims: who closes while bytes come to him may reset the connection, and his code is lost.
     "too long": (frame(1, length=65_537), 1009),
     "claims a TiB": (frame(1, length=1 << 40), 1009),
     "claims 2**64": (frame(1, length=(1 << 64) - 1), 1009),

@@ -403,10 +403,10 @@ def watched(folder):
         while not ended.wait(0.01):
             # A folder may be gone before it is listed, a file before it is read.
             for parent, _, names in os.walk(folder):
-                for name in names:
+                for file in (Path(parent, name) for name in names):
                     with contextlib.suppress(OSError):
-                        if "PRIVATE KEY" in Path(parent, name).read_text(errors="replace"):
-                            found.add(name)
+                        if file.is_file() and "PRIVATE KEY" in file.read_text(errors="replace"):
+                            found.add(file.name)
 
     thread = threading.Thread(target=watch)
     thread.start()
