@@ -165,6 +165,6 @@ def plot(costs: Sequence[Cost], file: Path) -> None:
         axis.set_xlabel("sockets")
         axis.set_title(title)
         axis.margins(y=0.15)
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=120)
