@@ -38,7 +38,7 @@ def site():
     site = site_from_environment()
     site.sh("test -e /usr/lib/*/faketime/libfaketime.so.1 || apt-get install -qq -y libfaketime")
     site.saved = save(site)
-    site.healthy()
+    assert site.healthy().document["edge"]["origin_pulls"]["value"]["zone"], "origin pulls are off: site.yml"
     yield site
     site.sh("rm -rf /opt/site-evidence")
 

@@ -14,18 +14,22 @@ PROJECT = Path(__file__).parents[2]
 LATE = ("authenticated_origin_pulls", "deploy", "snapshot", "restart", "rotate", "backup", "maintenance")
 
 
+def on(page):
+    """Return the commands of a page of the runbook, in its order."""
+    blocks = re.findall(r"(?ms)^```bash\n(.*?)^```$", (PROJECT / f"docs/runbook/{page}.md").read_text())
+    return [command for block in blocks for command in block.replace("\\\n", " ").splitlines()]
+
+
 def commands():
-    """Return each command once, with its page: pages share many."""
-    early = [page for page in sorted((PROJECT / "docs/runbook").glob("*.md")) if page.stem not in LATE]
-    pages = [*early, *(PROJECT / f"docs/runbook/{name}.md" for name in LATE)]
+    """Return each command once, with its page: pages share many, and then the late one has it."""
+    early = sorted({page.stem for page in (PROJECT / "docs/runbook").glob("*.md")} - set(LATE))
+    late = {command for page in LATE for command in on(page)}
     found, seen = [], set()
-    for page in pages:
-        for block in re.findall(r"(?ms)^```bash\n(.*?)^```$", page.read_text()):
-            for command in block.replace("\\\n", " ").splitlines():
-                # Maintenance is turned on and off in the page's order.
-                if command not in seen:
-                    seen.add(command)
-                    found.append(pytest.param(command, id=f"{page.stem}: {command[:90]}"))
+    for page in (*early, *LATE):
+        for command in on(page):
+            if command not in seen and (page in LATE or command not in late):
+                seen.add(command)
+                found.append(pytest.param(command, id=f"{page}: {command[:90]}"))
     return found
 
 
