@@ -36,7 +36,9 @@ def resolve_localhost(patch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def local(host: Any, *rest: Any, **options: Any) -> Any:
-        return resolve("127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **options)
+        # asyncio's libraries give it as bytes.
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        return resolve("127.0.0.1" if name.endswith(".localhost") else host, *rest, **options)
 
     patch.setattr(socket, "getaddrinfo", local)
 

@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The findings, root cause first; what could not be got; and what a deployment under way may explain."""
+    """The findings, root cause first; what could not be got; and what a second look has to judge."""
 
     findings: list[Finding]
     missing: dict[str, str]

@@ -8,7 +8,7 @@ module: site_diagnosis
 short_description: Name the layers at fault, the causes and the remedies
 description:
   - Makes a document of what M(site_evidence_server) and M(site_evidence_edge) gathered, and reasons over it.
-  - Fails when there are findings, unless O(final) is false and a deployment under way may explain them.
+  - Fails when there are findings, unless O(final) is false and a second look may explain them.
 options:
   server:
     description: The first module's evidence; empty where the server could not be reached.
@@ -31,7 +31,7 @@ options:
     type: str
     default: ""
   final:
-    description: Whether this is the last look; a first one waits for a stack that has just been changed.
+    description: Whether this is the last look; a first one leaves open what a moment may explain.
     type: bool
     default: true
   path:
@@ -67,7 +67,7 @@ diagnosis:
   type: dict
   returned: always
 look_again:
-  description: Whether the stack was being changed and something was seen that this may explain.
+  description: Whether something was seen that a deployment under way, or a single failure, may explain.
   type: bool
   returned: always
 text:

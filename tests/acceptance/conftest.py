@@ -4,15 +4,12 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-
-from tests.demo import Demo, resolve_localhost
 
 COOKIE = "__Host-screen-flow"
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
@@ -76,15 +73,8 @@ class Site:
             time.sleep(0.1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _localhost_names() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        resolve_localhost(patch)
-        yield
-
-
 @pytest.fixture(scope="session")
-def _target() -> tuple[str, ssl.SSLContext]:
+def _target(localhost_names: None) -> tuple[str, ssl.SSLContext]:
     if "SITE_URL" not in os.environ:
         pytest.skip("SITE_URL is not set: the site to test, as in https://screen-flow.example.com")
     return os.environ["SITE_URL"].rstrip("/"), ssl.create_default_context(cafile=os.getenv("EDGE_CA_FILE"))
@@ -108,11 +98,3 @@ def site(_target: tuple[str, ssl.SSLContext]) -> Site:
     if answer.status_code != 200:
         pytest.fail(f"SITE_SESSION is no session on {url}: {answer.status_code} {answer.text[:200]}")
     return Site(url, tls, answer.json()["user_id"], session)
-
-
-@pytest.fixture
-def demo() -> Demo:
-    """The demo's server, for what can't be brought about from outside."""
-    if "ORIGIN_CONTAINER" not in os.environ:
-        pytest.skip("ORIGIN_CONTAINER is not set: only the demo's server can be told to publish")
-    return Demo()

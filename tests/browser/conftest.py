@@ -1,25 +1,7 @@
 """Debian's Chromium, opened as a person does."""
 
-import os
-
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-
-from tests.demo import Demo
-
-
-def pytest_collection_modifyitems(items):
-    """Skip what needs a site where there is none."""
-    if "SITE_URL" not in os.environ:
-        for item in items:
-            item.add_marker(
-                pytest.mark.skip("SITE_URL is not set: run scripts/demo, then `set -a; . .demo/env`")
-            )
-
-
-@pytest.fixture(scope="session")
-def demo() -> Demo:
-    return Demo()
 
 
 @pytest.fixture(scope="session")

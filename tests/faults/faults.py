@@ -187,10 +187,12 @@ def certificate(arguments, name=None, self_signed=False):
 
     def inject(site):
         host = name or site.host
-        issuer = "" if self_signed else f"-CA {AUTHORITY}.pem -CAkey {AUTHORITY}.key"
-        site.sh(f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {AUTHORITY}.key -out {AUTHORITY}.pem "
-                f"-subj /CN=Authority 2>/dev/null && "
-                f"openssl req -x509 -key {KEY} -subj /CN={host} -addext subjectAltName=DNS:{host} "
+        issuer = ""
+        if not self_signed:
+            issuer = f"-CA {AUTHORITY}.pem -CAkey {AUTHORITY}.key"
+            site.sh(f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {AUTHORITY}.key -out {AUTHORITY}.pem "
+                    f"-subj /CN=Authority 2>/dev/null")  # fmt: skip
+        site.sh(f"openssl req -x509 -key {KEY} -subj /CN={host} -addext subjectAltName=DNS:{host} "
                 f"{issuer} {arguments} -out {PEM} 2>/dev/null && {RELOAD} && sleep 0.3")  # fmt: skip
 
     return inject

@@ -18,9 +18,6 @@ import websockets
 from faults import FAULTS, by_name, identifier, save
 from kit import PROJECT, WEBSOCKET_PATH, site_from_environment
 
-pytestmark = pytest.mark.skipif(
-    "ORIGIN_CONTAINER" not in os.environ, reason="needs a site that is up: source .demo/env"
-)
 SEED = 20251206  # the guide's date
 SOCKETS = 200
 RUNS = 20

@@ -1,4 +1,4 @@
-"""These tests run over a whole site that is up: the demo's, or molecule's default scenario's."""
+"""Somebody who is signed in."""
 
 import os
 import ssl
@@ -6,26 +6,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-
-from tests.demo import Demo, resolve_localhost
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "SITE_URL" not in os.environ:
-        for item in items:
-            item.add_marker(
-                pytest.mark.skip("SITE_URL is not set: run scripts/demo, then `set -a; . .demo/env`")
-            )
-
-
-@pytest.fixture(scope="session")
-def demo() -> Demo:
-    return Demo()
-
-
-@pytest.fixture
-def localhost_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_localhost(monkeypatch)
 
 
 @pytest.fixture

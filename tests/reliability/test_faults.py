@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,15 +23,15 @@ import pytest
 import websockets
 
 from tests.app.test_cvs import slow_pdf
+from tests.demo import PROJECT, Demo
 
 if "SITE_URL" not in os.environ:
     pytest.skip("needs a running site: set -a; . .demo/env", allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("localhost_names")
 URL = os.environ["SITE_URL"]
 CA = os.environ["EDGE_CA_FILE"]
-SERVER = os.environ["ORIGIN_CONTAINER"]
-STACK = "/opt/screen-flow"
-COMPOSE = f"docker compose --project-directory {STACK}"
+DEMO = Demo()
 USERS, SOCKETS_EACH = 20, 10
 CV = b"Ada Lovelace\nada@example.com\nSkills: Python, Redis\n"
 RECOVERY = 90.0  # seconds after the fault's end that the site may take
@@ -40,38 +39,14 @@ RECOVERY = 90.0  # seconds after the fault's end that the site may take
 ROWS: list[str] = []
 
 
-def on_server(command: str, check: bool = True) -> str:
-    """Run a command on the server; return what it printed."""
-    run = subprocess.run(
-        ["docker", "exec", SERVER, "sh", "-c", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert run.returncode == 0 or not check, f"{command}: {run.stderr}{run.stdout}"
-    return run.stdout
-
-
-def redis_cli(*words: str) -> str:
-    return on_server(f"{COMPOSE} exec -T redis redis-cli {' '.join(words)}")
-
-
-class LocalBackend(httpx.AsyncHTTPTransport):
-    """Takes the site's name to this machine, as browsers do with *.localhost."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.extensions["sni_hostname"] = request.url.host
-        request.headers["Host"] = request.url.netloc.decode()
-        request.url = request.url.copy_with(host="127.0.0.1")
-        return await super().handle_async_request(request)
+def on_server(command: str) -> str:
+    """Run a shell's command in the project's folder on the server; return what it printed."""
+    return DEMO.run("sh", "-c", command)
 
 
 def http_client() -> httpx.AsyncClient:
     context = ssl.create_default_context(cafile=CA)
-    return httpx.AsyncClient(
-        base_url=URL, transport=LocalBackend(verify=context), headers={"Origin": URL}, timeout=20
-    )
+    return httpx.AsyncClient(base_url=URL, verify=context, headers={"Origin": URL}, timeout=20)
 
 
 @dataclass
@@ -210,24 +185,17 @@ class Crowd:
         def all_done() -> bool:
             batches = [batch for person in self.people for batch in person.accepted]
             script = "\n".join(f"HMGET batch:{batch} total done failed" for batch in batches)
-            answer = subprocess.run(
-                ("docker", "exec", "-i", SERVER, "sh", "-c", f"{COMPOSE} exec -T redis redis-cli"),
-                input=script, capture_output=True, text=True, check=True, timeout=60,
-            ).stdout.split()  # fmt: skip
-            return answer == ["1", "1", "0"] * len(batches)
+            answer = on_server(f"docker compose exec -T redis redis-cli <<'END'\n{script}\nEND")
+            return answer.split() == ["1", "1", "0"] * len(batches)
 
         await self.until("every accepted CV is done, once", all_done, RECOVERY)
         for person in self.people:
-            truth = redis_cli("--raw", "XRANGE", f"user:{person.name}:stream", "-", "+").splitlines()
-            ids = [line for line in truth if line.count("-") == 1 and line.replace("-", "").isdigit()]
-            # Each entry names its predecessor, too.
-            order = list(dict.fromkeys(i for i in ids if i != "0-0"))
+            order = DEMO.published(person.name)
             for socket in (s for s in self.sockets if s.person is person):
                 if order:
                     await self.until("the last event is there", lambda s=socket, o=order: s.last == o[-1], 10)
-                if not socket.resyncs:
-                    assert socket.events == order
-                assert len(socket.events) == len(set(socket.events))
+                assert not socket.resyncs
+                assert socket.events == order
 
 
 Fault = Callable[[Crowd], Awaitable[None]]
@@ -334,10 +302,10 @@ async def test_out_of_file_descriptors() -> None:
     assert sum(n for person in crowd.people for status, n in person.uploads.items() if status != 202)
 
 
-CLOCK = f"{STACK}/clock"
+CLOCK = f"{PROJECT}/clock"
 # Beside the project's own file, so compose reads it by itself. A container has its machine's clock, so the
 # site's processes are given one of their own; what measures durations goes on, as when a clock is set. Redis
-# does not start under libfaketime.
+# is not healthy under libfaketime.
 FAKED = f"""
 x-clock: &clock
   environment:
@@ -356,7 +324,7 @@ async def test_clock_moved() -> None:
     skews = []
 
     def skew() -> None:
-        now = on_server(f"{COMPOSE} exec -T worker python -c 'import time; print(time.time())'; date +%s")
+        now = on_server("docker compose exec -T worker python -c 'import time; print(time.time())'; date +%s")
         there, here = map(float, now.split())
         skews.append(round((there - here) / 60))
 
@@ -369,13 +337,13 @@ async def test_clock_moved() -> None:
     try:
         on_server(
             f"mkdir -p {CLOCK} && cp /usr/lib/*/faketime/libfaketime.so.1 {CLOCK} && echo +0 >{CLOCK}/offset"
-            f" && cat >{STACK}/compose.override.yaml <<'END'\n{FAKED}\nEND\n"
-            f"cd {STACK} && docker compose up --detach --wait"
+            f" && cat >compose.override.yaml <<'END'\n{FAKED}\nEND\n"
+            "docker compose up --detach --wait"
         )
         await measure("clock moved by an hour and back", fault, "by itself")
         assert skews == [60, 0]
     finally:
-        on_server(f"cd {STACK} && rm -rf compose.override.yaml {CLOCK} && docker compose up --detach --wait")
+        on_server(f"rm -rf compose.override.yaml {CLOCK} && docker compose up --detach --wait")
 
 
 async def test_disk_full() -> None:
@@ -383,7 +351,7 @@ async def test_disk_full() -> None:
     volumes = "/var/lib/docker/volumes"
     try:
         on_server(
-            f"cd {STACK} && docker compose stop && cp -a {volumes} /tmp/volumes"
+            f"docker compose stop && cp -a {volumes} /tmp/volumes"
             f" && mount -t tmpfs -o size=64m tmpfs {volumes} && cp -a /tmp/volumes/. {volumes}"
             " && docker compose up --detach --wait"
         )
@@ -403,7 +371,7 @@ async def test_disk_full() -> None:
         assert answers[503] + answers[507]
     finally:
         on_server(
-            f"cd {STACK} && docker compose stop && if mountpoint -q {volumes}; then"
+            f"docker compose stop && if mountpoint -q {volumes}; then"
             f" rm -rf /tmp/volumes && cp -a {volumes} /tmp/volumes && umount {volumes}"
             f" && cp -a /tmp/volumes/. {volumes}; fi && rm -rf /tmp/volumes"
             " && docker compose up --detach --wait"

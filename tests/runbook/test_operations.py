@@ -11,15 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.demo import play, resolve_localhost
+from tests.demo import play
 
+pytestmark = pytest.mark.usefixtures("localhost_names")
 PROJECT = Path(__file__).parents[2]
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
-
-
-@pytest.fixture(autouse=True)
-def localhost_names(monkeypatch):
-    resolve_localhost(monkeypatch)
 
 
 @pytest.fixture

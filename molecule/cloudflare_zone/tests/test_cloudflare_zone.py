@@ -13,6 +13,8 @@ import pytest
 import yaml
 from matplotlib import colors, image
 
+from plugins.modules.cloudflare_upgrades import BAR_COLOUR
+
 PROJECT = Path(__file__).parents[3]
 CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
 
@@ -335,7 +337,7 @@ def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
     assert chart.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = image.imread(chart)[:, :, :3]
     assert picture.shape == (480, 1200, 3)
-    bars = (abs(picture - colors.to_rgb("#2f6f8f")) < 0.01).all(axis=2).sum(axis=0)
+    bars = (abs(picture - colors.to_rgb(BAR_COLOUR)) < 0.01).all(axis=2).sum(axis=0)
     edges = [at for at in range(1, 1200) if (bars[at] > 0) != (bars[at - 1] > 0)]
     assert len(edges) == 6, edges
     heights = [bars[(left + right) // 2] for left, right in zip(edges[::2], edges[1::2], strict=True)]
