@@ -15,8 +15,9 @@ from collections import Counter
 
 import pytest
 import websockets
-from faults import FAULTS, by_name, identifier, save
-from kit import PROJECT, WEBSOCKET_PATH, site_from_environment
+
+from tests.faults.faults import FAULTS, by_name, identifier, save
+from tests.faults.kit import PROJECT, WEBSOCKET_PATH, site_from_environment
 
 SEED = 20251206  # the guide's date
 SOCKETS = 200
