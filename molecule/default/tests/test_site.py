@@ -114,11 +114,15 @@ def test_a_stopped_api_fails_verify_and_is_named(host):
         ("nginx_port_https", 0),
         ("cloudflare_zone_ssl", "fulll"),
         ("site_edge_idle_seconds", 10),
+        # As -e site_heartbeat_seconds=200 gives it.
+        ("site_heartbeat_seconds", "200"),
+        ("site_api_port", "http"),
     ],
 )
 def test_a_wrong_variable_stops_the_run_before_anything_changes(variable, value):
     run = play("site.yml", **{variable: value})
     assert run.returncode != 0
+    assert "rror rendering" not in run.stdout
     assert variable in run.stdout
     assert str(value) in run.stdout
     assert "changed=0" in run.stdout
