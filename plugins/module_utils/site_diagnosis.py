@@ -357,7 +357,7 @@ def no_heartbeat(e: Evidence) -> str | None:
         return None
     return (
         f"the api sends a heartbeat after {float(heartbeat):g} s of silence instead of {float(wanted):g}; "
-        f"the edge cuts after {e.want('edge_idle_seconds')} s."
+        f"the edge cuts after {e.want('edge_idle_seconds'):g} s."
     )
 
 
