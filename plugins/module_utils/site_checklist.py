@@ -83,7 +83,7 @@ def _heartbeat(e: Evidence) -> str:
     if seen is None:
         raise Fault(e["verify.listened.ended"] or f"none came within {want} s of silence.")
     if seen > want + PATIENCE:
-        raise Fault(f"it came after {seen:g} s of silence; site_heartbeat_seconds is {want}.")
+        raise Fault(f"it came after {seen:g} s of silence; site_heartbeat_seconds is {want:g}.")
     return f"seen after {seen:g} s of silence"
 
 
