@@ -109,7 +109,9 @@ def test_a_stopped_api_fails_verify_and_is_named(host):
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
+        ("site_zone", "exa mple.com"),
         ("site_domain", "exa mple.com"),
+        ("site_domain", "www.elsewhere.org"),
         ("site_api_port", 70000),
         ("nginx_port_https", 0),
         ("cloudflare_zone_ssl", "fulll"),
@@ -126,4 +128,24 @@ def test_a_wrong_variable_stops_the_run_before_anything_changes(variable, value)
     assert variable in run.stdout
     assert str(value) in run.stdout
     assert "changed=0" in run.stdout
+    assert "PLAY [Provision the origin]" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"site_zone": "other.example.com", "site_domain": "www.other.example.com"},
+            "Zone other.example.com is unknown to Cloudflare",
+        ),
+        ({"site_cloudflare_api_token": ""}, "put the token into vault_cloudflare_zone_api_token"),
+        ({"site_cloudflare_api_token": "x" * 40}, "Cloudflare does not know the API token"),
+    ],
+)
+def test_a_zone_or_token_that_cloudflare_does_not_know_stops_the_run_before_anything_is_built(
+    variables, sentence
+):
+    run = play("site.yml", **variables)
+    assert run.returncode != 0
+    assert sentence in " ".join(run.stdout.split())
     assert "PLAY [Provision the origin]" not in run.stdout
