@@ -353,7 +353,9 @@ def test_the_server_s_openssl_has_the_groups_that_the_role_lists_and_no_others(h
     old, new = variables["__nginx_tls_groups_3_0"], variables["__nginx_tls_groups_3_5"]
 
     def known(group):
-        pair = "ssl_certificate certs/screen-flow-origin.pem; ssl_certificate_key private/screen-flow-origin.key"
+        pair = (
+            "ssl_certificate certs/screen-flow-origin.pem; ssl_certificate_key private/screen-flow-origin.key"
+        )
         server = f"server {{ listen 127.0.0.1:81 ssl; {pair}; ssl_ecdh_curve {group}; }}"
         tree = f"events {{}} http {{ {server} }}"
         return host.run("echo %s > /etc/ssl/groups.conf; nginx -t -c /etc/ssl/groups.conf", tree).rc == 0
