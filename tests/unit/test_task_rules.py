@@ -1,13 +1,15 @@
-"""What a task may lean on: what its own role found out."""
+"""What a task may lean on: what its own role found out, and on the control node no privileges."""
 
 import pytest
 from jinja2 import nodes
 
-from tests.ansible_files import JINJA, ROLES, items, templates
+from tests.ansible_files import JINJA, ROLES, items, plays, tasks, templates
 
 # Jinja warns of '\\s', which Ansible's templates write as they are.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
 
+TASKS = tasks()
+PLAYS = plays()
 SET_FACT = "ansible.builtin.set_fact"
 
 
@@ -39,6 +41,7 @@ FOUND_OUT = {
 
 def test_there_is_something_to_look_at():
     assert sum(map(len, FOUND_OUT.values())) > 40
+    assert len(PLAYS) > 25
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -74,3 +77,30 @@ def test_a_handler_that_others_notify_needs_no_task_of_its_role(role):
     for file in role_files(role, "handlers"):
         topics = any("listen" in task.item for task in items(file))
         assert not topics or not names(file) & (FOUND_OUT[role.name] - set(found_out(file)))
+
+
+LOCAL = [
+    task
+    for task in TASKS
+    if task.item.get("delegate_to", "{{") != "{{ inventory_hostname }}" and "delegate_to" in task.item
+]
+
+
+@pytest.mark.parametrize("task", LOCAL, ids=str)
+def test_a_task_on_the_control_node_asks_for_no_privileges(task):
+    """-b and ansible_become are for the servers; the operator need not be able to become root at home."""
+    assert task.item["delegate_to"] == "localhost", "name the host, so that its privileges can be seen"
+    assert task.item.get("become") is False
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=str)
+def test_a_play_on_the_control_node_asks_for_no_privileges(play):
+    hosts = str(play.item["hosts"]).split(":")
+    local = {"edge", "localhost", "all"} & set(hosts) or play.item.get("connection") == "local"
+    assert not local or play.item.get("become") is False
+
+
+def test_no_task_becomes_root_inside_such_a_play():
+    inside = [task for task in TASKS if task.around and task.around[0].get("become") is False]
+    assert inside
+    assert not [str(task) for task in inside if task.item.get("become")]
