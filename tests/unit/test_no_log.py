@@ -17,7 +17,11 @@ Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
 
 
 def tasks():
-    files = [*PROJECT.glob("roles/*/tasks/*.yml"), *PROJECT.glob("playbooks/**/*.yml")]
+    files = [
+        *PROJECT.glob("roles/*/tasks/*.yml"),
+        *PROJECT.glob("playbooks/*.yml"),
+        *PROJECT.glob("playbooks/tasks/*.yml"),
+    ]
     stack = [(file, item) for file in files for item in yaml.load(file.read_text(), Loader) or []]
     while stack:
         file, item = stack.pop()
