@@ -1,4 +1,4 @@
-"""README's commands on a control node from nothing: Debian 12 and 13, each with the newest Ansible it can have."""
+"""README's commands on a control node from nothing: Debian 12 and 13, each with its newest Ansible."""
 
 import json
 import sys
