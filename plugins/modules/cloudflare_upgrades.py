@@ -70,6 +70,7 @@ table:
 import datetime as dt
 import io
 import re
+import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,7 +168,8 @@ def write_chart(module: AnsibleModule, path: Path, hours: list[dict[str, Any]], 
     try:
         content = draw(hours, title)
     except ImportError:
-        module.fail_json(msg=missing_required_lib("matplotlib"), exception=traceback.format_exc())
+        lacks = f"{missing_required_lib('matplotlib')} {sys.executable} -m pip install matplotlib does it."
+        module.fail_json(msg=lacks, exception=traceback.format_exc())
     try:
         if path.exists() and path.read_bytes() == content:
             return False

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import socket
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -384,6 +385,14 @@ def test_counts_upgrades_by_hour_and_draws_them(run, cloudflare, tmp_path):
     assert chart.read_bytes().startswith(b"\x89PNG")
     assert said["changed"]
     assert not run(upgrades, host=NAME, chart_file=str(chart))["changed"]
+
+
+def test_without_matplotlib_a_chart_says_what_to_install(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = run(upgrades, chart_file=str(tmp_path / "upgrades.png"))
+    assert said["failed"]
+    assert f"{sys.executable} -m pip install matplotlib" in said["msg"]
+    assert not run(upgrades).get("failed")
 
 
 def test_a_token_without_analytics_is_told_what_it_lacks(run, cloudflare):
