@@ -115,19 +115,15 @@ def test_the_control_node_is_installed_without_root(address):
     """Step 1."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        clone = STATE / "checkout.git"
+        clone, bare = STATE / "checkout.git", "/home/operator/checkout.git"
         git = ["git", "-c", "user.name=operator", "-c", "user.email=operator@example.com"]
         stash = subprocess.run([*git, "stash", "create"], check=True, capture_output=True, text=True).stdout
+        commit = stash.strip() or "HEAD"
         subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", clone], check=True)
-        subprocess.run(
-            ["git", "push", "--quiet", "--force", clone, f"{stash.strip() or 'HEAD'}:refs/heads/main"],
-            check=True,
-        )
-    docker("cp", "--quiet", str(clone), f"{CONTROL}:/home/operator/checkout.git")
-    docker(
-        "exec", "--user", "root", CONTROL, "chown", "-R", "operator:operator", "/home/operator/checkout.git"
-    )
-    docker("exec", CONTROL, "git", "clone", "--quiet", "/home/operator/checkout.git", CHECKOUT)
+        subprocess.run(["git", "push", "--quiet", "--force", clone, f"{commit}:refs/heads/main"], check=True)
+    docker("cp", "--quiet", str(clone), f"{CONTROL}:{bare}")
+    docker("exec", "--user", "root", CONTROL, "chown", "-R", "operator:operator", bare)
+    docker("exec", CONTROL, "git", "clone", "--quiet", bare, CHECKOUT)
     operator("scripts/setup python")
     operator("! command -v sudo && ! test -w /etc")
     operator(f"ssh-keyscan {address} > ~/.ssh/known_hosts")
