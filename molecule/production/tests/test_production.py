@@ -19,7 +19,7 @@ MINE = "inventories/mine"
 # What the emulation needs, and nothing else: README's commands take it as one more option.
 EMULATION = "/home/operator/emulation.yml"
 PLAY = f'export PATH="$PWD/.venv/bin:$PATH"; ansible-playbook -i {MINE} -e @{EMULATION}'
-# Files of the bare server that are not the run's: what is kept for its user, by its clock, and by python itself.
+# Where files of the server change without a run's doing: its users', its services' and Python's own.
 OTHERS = "|".join(
     (
         "/(proc|sys|dev|run|tmp|srv|home|root)",
@@ -43,6 +43,13 @@ def docker(*command: str, **options: str) -> str:
     ran = subprocess.run(("docker", *command), check=False, capture_output=True, text=True, **options)
     assert ran.returncode == 0, f"{command}: {ran.stdout}{ran.stderr}"
     return ran.stdout
+
+
+def git(*command: str) -> str:
+    """Run git in this repository; return what it printed. Raises CalledProcessError."""
+    return subprocess.run(
+        ("git", "-C", REPOSITORY, *command), check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
 
 
 def operator(command: str, check: bool = True) -> str:
@@ -113,14 +120,13 @@ def everything_on(host) -> set[str]:
 
 def test_the_control_node_is_installed_without_root(address):
     """Step 1."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(REPOSITORY)
-        clone, bare = STATE / "checkout.git", "/home/operator/checkout.git"
-        git = ["git", "-c", "user.name=operator", "-c", "user.email=operator@example.com"]
-        stash = subprocess.run([*git, "stash", "create"], check=True, capture_output=True, text=True).stdout
-        commit = stash.strip() or "HEAD"
-        subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", clone], check=True)
-        subprocess.run(["git", "push", "--quiet", "--force", clone, f"{commit}:refs/heads/main"], check=True)
+    clone, bare = STATE / "checkout.git", "/home/operator/checkout.git"
+    # With what is not committed yet.
+    commit = (
+        git("-c", "user.name=operator", "-c", "user.email=operator@example.com", "stash", "create") or "HEAD"
+    )
+    git("init", "--quiet", "--bare", "--initial-branch=main", str(clone))
+    git("push", "--quiet", "--force", str(clone), f"{commit}:refs/heads/main")
     docker("cp", "--quiet", str(clone), f"{CONTROL}:{bare}")
     docker("exec", "--user", "root", CONTROL, "chown", "-R", "operator:operator", bare)
     docker("exec", CONTROL, "git", "clone", "--quiet", bare, CHECKOUT)
@@ -142,6 +148,7 @@ def test_the_inventory_is_filled_in(address):
     )
     edit(
         f"{MINE}/group_vars/all/site.yml",
+        # The emulated zone has the names that are shipped.
         ("site_zone: example.com\n", "site_zone: example.com\n"),
         ("site_domain: www.example.com\n", "site_domain: www.example.com\n"),
         (
