@@ -151,9 +151,9 @@ def test_the_inventory_is_filled_in(address):
         # The emulated zone has the names that are shipped.
         ("site_zone: example.com\n", "site_zone: example.com\n"),
         ("site_domain: www.example.com\n", "site_domain: www.example.com\n"),
+        ("site_origin_addresses: []\n", f"site_origin_addresses: [{address}]\n"),
         (
-            "site_origin_addresses: []\n",
-            f"site_origin_addresses: [{address}]\n\n"
+            "# docker_engine_source: docker\n",
             "docker_engine_source: docker\n"
             "docker_engine_repository_url: https://packages.internal/linux/debian\n",
         ),
