@@ -43,6 +43,13 @@ def resolve_localhost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket, "getaddrinfo", local)
 
 
+def mtu() -> str:
+    """Return the MTU of this machine's default route, in bytes."""
+    routes = subprocess.run(("ip", "route", "show", "default"), check=True, capture_output=True, text=True)
+    words = routes.stdout.split()
+    return (Path("/sys/class/net") / words[words.index("dev") + 1] / "mtu").read_text().strip()
+
+
 class Demo:
     """One demo server, through the engine; ORIGIN_CONTAINER and EMULATOR_API_URL of .demo/env name it."""
 

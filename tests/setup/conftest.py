@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import mtu
+
 PROJECT = Path(__file__).resolve().parents[2]
 CHECKOUT = "/srv/checkout"
 CA_BUNDLE = "/run/build-ca.pem"
@@ -40,13 +42,6 @@ class Machine:
 
 def docker(*arguments: str, **options: object) -> None:
     subprocess.run(["docker", *arguments], check=True, stdout=subprocess.DEVNULL, **options)
-
-
-def mtu() -> str:
-    """Return what fits the interface of the machine's default route."""
-    routes = subprocess.run(["ip", "route", "show", "default"], check=True, capture_output=True, text=True)
-    words = routes.stdout.split()
-    return (Path("/sys/class/net") / words[words.index("dev") + 1] / "mtu").read_text().strip()
 
 
 def index_settings() -> dict[str, str]:

@@ -15,7 +15,7 @@ import testinfra
 import websockets.sync.client
 import yaml
 
-from tests.demo import play
+from tests.demo import mtu, play
 
 PROJECT = Path(__file__).parents[3]
 BED = os.environ["TESTBED_NAME"]
@@ -176,6 +176,12 @@ def neighbour(host, attacker, origin):
 
 def test_the_site_works_from_the_edge():
     wait_until_the_site_works()
+
+
+def test_every_network_takes_the_machines_mtu(attacker):
+    """Larger packets are lost on the way out of an engine inside an engine inside the server."""
+    found = attacker.check_output("cat /sys/class/net/eth0/mtu /sys/class/net/eth1/mtu")
+    assert found.split() == [mtu(), mtu()]
 
 
 @pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
