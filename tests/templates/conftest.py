@@ -13,7 +13,7 @@ def role_variables(role: str) -> dict:
     """Return the role's defaults and variables as Ansible reads them."""
     loader = DataLoader()
     files = [ROLES / role / "defaults/main.yml", ROLES / role / "vars/main.yml"]
-    variables = {"role_path": str(ROLES / role)}
+    variables = {"role_path": str(ROLES / role), "ansible_facts": {"distribution_major_version": "13"}}
     for file in filter(Path.exists, files):
         variables |= loader.load_from_file(str(file), trusted_as_template=True)
     return variables

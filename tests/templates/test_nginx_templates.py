@@ -137,3 +137,17 @@ def test_a_misspelt_variable_fails(render):
             "upstream.conf.j2",
             nginx_upstream_servers=trust_as_template("{{ nginx_upstream_server }}"),
         )
+
+
+@pytest.mark.parametrize(
+    ("release", "groups"),
+    [("12", "X25519:prime256v1:secp384r1"), ("13", "X25519MLKEM768:X25519:prime256v1:secp384r1")],
+)
+def test_the_key_exchange_has_mozilla_s_groups_that_the_release_knows(render, release, groups):
+    text = render("nginx", "nginx.conf.j2", ansible_facts={"distribution_major_version": release})
+    assert f"    ssl_ecdh_curve {groups};\n" in text
+
+
+def test_named_groups_are_taken_as_they_are(render):
+    text = render("nginx", "nginx.conf.j2", nginx_tls_curves=["secp521r1", "X448"])
+    assert "    ssl_ecdh_curve secp521r1:X448;\n" in text

@@ -4,10 +4,14 @@ import json
 import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.demo import play
+
+ROLE = Path(__file__).parents[3] / "roles/nginx"
 
 # Answers every request with the request's headers: what nginx forwarded can be read from outside.
 ECHO = """
@@ -329,6 +333,37 @@ def test_a_wrong_tree_leaves_the_old_one_serving_and_names_the_line(host, upstre
     assert request(host, 80)[0] == 200
 
 
+def test_nginx_takes_the_tree_with_everything_off(host, upstream):
+    off = ("handshake_rate", "handshake_connections", "upload_rate", "upload_connections")
+    converge(
+        nginx_server_names=["_"],
+        nginx_real_ip_ranges=[],
+        nginx_allowed_origins=[],
+        nginx_security_headers={},
+        **{f"nginx_{limit}": 0 for limit in off},
+    )
+    try:
+        assert request(host, 443, name="example.com")[0] == 200
+    finally:
+        converge()
+
+
+def test_the_server_s_openssl_has_the_groups_that_the_role_lists_and_no_others(host):
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    old, new = variables["__nginx_tls_groups_3_0"], variables["__nginx_tls_groups_3_5"]
+
+    def known(group):
+        pair = (
+            "ssl_certificate certs/screen-flow-origin.pem; ssl_certificate_key private/screen-flow-origin.key"
+        )
+        server = f"server {{ listen 127.0.0.1:81 ssl; {pair}; ssl_ecdh_curve {group}; }}"
+        tree = f"events {{}} http {{ {server} }}"
+        return host.run("echo %s > /etc/ssl/groups.conf; nginx -t -c /etc/ssl/groups.conf", tree).rc == 0
+
+    assert host.system_info.release.startswith("12")
+    assert [group for group in old + new if known(group)] == old
+
+
 def test_a_changed_value_is_reloaded_not_restarted(host, upstream):
     before = master(host)
     converge(nginx_client_max_body_size="1k")
@@ -350,6 +385,8 @@ def test_a_changed_value_is_reloaded_not_restarted(host, upstream):
         ("nginx_real_ip_ranges", ["0.0.0.0/0"]),
         ("nginx_allowed_origins", ["https://www.example.com/"]),
         ("nginx_handshake_rate", -1),
+        # Debian 12's OpenSSL has no post-quantum key exchange.
+        ("nginx_tls_curves", ["X25519", "X25519MLKEM768"]),
     ],
 )
 def test_bad_input_stops_before_anything_changes(variable, value):
