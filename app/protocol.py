@@ -1,22 +1,51 @@
-"""uvicorn's WebSocket protocol, with five things that an application can't reach."""
+"""uvicorn's WebSocket protocol, with six things that an application can't reach."""
 
 import random
 import socket
 from asyncio import BaseTransport
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.http11 import Request
 
 from app.rate import FLOOD, FLOOD_REASON, Rate
 
 SHUTDOWN_SPREAD = 3.0  # seconds at most over which sockets are closed: clients then don't come all at once
 SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
+OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
 STALL_TIMEOUT = 30_000  # milliseconds in which a peer must take what was sent to it
 
 
 class Protocol(WebSocketsSansIOProtocol):
-    """Closes sockets one by one at shutdown, drops peers that take nothing, limits pings, and is smaller."""
+    """Takes made frames, closes sockets one by one at shutdown, drops stalled peers, and limits pings."""
+
+    on_writable: Callable[[], None] | None = None
+    """Called when `takes` has become true again."""
+
+    @property
+    def takes(self) -> bool:
+        """Whether frames can be written now: the peer has not closed, and took what was written before."""
+        return self.writable.is_set() and not self.close_sent and not self.transport.is_closing()
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames that were made outside; many sockets are sent the same bytes."""
+        self.transport.write(frames)
+
+    def resume_writing(self) -> None:
+        """Also report it."""
+        super().resume_writing()
+        if self.on_writable:
+            self.on_writable()
+
+    def handle_connect(self, event: Request) -> None:
+        """Also show the application the way to `write`."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[OUTLET] = self
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Also bound the time that sent data may wait; even a closed socket waits for its reader forever."""
