@@ -1,11 +1,12 @@
-"""uvicorn's WebSocket protocol, with six things that an application can't reach."""
+"""uvicorn's WebSocket protocol, with seven things that an application can't reach."""
 
 import random
 import socket
 from asyncio import BaseTransport
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -16,12 +17,15 @@ from app.rate import FLOOD, FLOOD_REASON, Rate
 SHUTDOWN_SPREAD = 3.0  # seconds at most over which sockets are closed: clients then don't come all at once
 SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
 OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
+HANDSHAKES_AT_ONCE = 12  # of those that have come, before the event loop turns to others
 STALL_TIMEOUT = 30_000  # milliseconds in which a peer must take what was sent to it
 
 
 class Protocol(WebSocketsSansIOProtocol):
     """Takes made frames, closes sockets one by one at shutdown, drops stalled peers, and limits pings."""
 
+    _waiting: ClassVar[deque["Protocol"]] = deque()
+    _early = b""
     on_writable: Callable[[], None] | None = None
     """Called when `takes` has become true again."""
 
@@ -39,6 +43,29 @@ class Protocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         if self.on_writable:
             self.on_writable()
+
+    def data_received(self, data: bytes) -> None:
+        """Also let handshakes wait in line: a thousand at once would keep everybody else waiting."""
+        if self.handshake_initiated:
+            super().data_received(data)
+            return
+        if not self._early:
+            self._waiting.append(self)
+            if len(self._waiting) == 1:
+                self.loop.call_soon(self._shake_hands)
+        self._early += data
+
+    @classmethod
+    def _shake_hands(cls) -> None:
+        try:
+            for _ in range(min(HANDSHAKES_AT_ONCE, len(cls._waiting))):
+                protocol = cls._waiting.popleft()
+                data, protocol._early = protocol._early, b""
+                if not protocol.disconnected and not protocol.transport.is_closing():
+                    super(Protocol, protocol).data_received(data)
+        finally:
+            if cls._waiting:
+                cls._waiting[0].loop.call_soon(cls._shake_hands)
 
     def handle_connect(self, event: Request) -> None:
         """Also show the application the way to `write`."""
