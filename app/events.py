@@ -78,16 +78,27 @@ def frame(text: str) -> bytes:
     return head + payload
 
 
+def _payload_at(data: bytes) -> int:
+    return {126: 4, 127: 10}.get(data[1], 2)
+
+
+def id_of(data: bytes) -> str:
+    """Return the id of the event in a frame that `from_message` or `from_entry` made: it stands first."""
+    begin = _payload_at(data) + len('{"id":"')
+    return data[begin : data.index(b'"', begin)].decode()
+
+
 def type_of(data: bytes) -> str:
     """Return the type of the message in a frame that `frame` made."""
-    return str(json.loads(data[{126: 4, 127: 10}.get(data[1], 2) :])["type"])
+    return str(json.loads(data[_payload_at(data) :])["type"])
 
 
 def from_message(payload: str) -> Event:
     """Return the event in a published message; raise ValueError when it isn't one of ours."""
     try:
         fields = json.loads(payload)
-        event = Event(fields["id"], fields.pop("previous_id"), frame(dump(fields)))
+        event_id = fields.pop("id")
+        event = Event(event_id, fields.pop("previous_id"), frame(dump({"id": event_id, **fields})))
         position(event.id)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no id and previous_id") from error

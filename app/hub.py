@@ -42,9 +42,9 @@ from app.window import Window
 
 QUEUE_LIMIT = 2 * HISTORY  # events that a socket may lag behind: a whole replay and as many live ones
 PAGE = 128  # entries read of one stream at a time
-ROOMS_AT_ONCE = 16  # rooms whose pages are read in one round trip; with PAGE, what the loop parses in one go
+ROOMS_AT_ONCE = 6  # rooms whose pages are read in one round trip; with PAGE, what the loop parses in one go
 CHANNELS_AT_ONCE = 256  # channels in one SUBSCRIBE
-WRITES_AT_ONCE = 128  # sockets written to before others get a turn
+WRITES_AT_ONCE = 32  # sockets written to before others get a turn
 MESSAGES_AT_ONCE = 64  # published messages taken before others get a turn
 REPLAY_TIME = 10.0  # seconds after which a socket gets a snapshot instead of pages
 PATIENCE = 5.0  # seconds without an answer of Redis after which waiting sockets are refused

@@ -23,7 +23,7 @@ from app.api.v1 import cv_processing, session
 from app.batches import SNAPSHOT
 from app.hub import Hub
 from app.pages import Pages
-from app.protocol import Protocol
+from app.protocol import HttpProtocol, Protocol
 from app.redis_password import from_url
 from app.sessions import BadKeyFile, Sessions
 from app.settings import Settings, load
@@ -137,7 +137,7 @@ def main() -> None:
         host=arguments.host,
         port=arguments.port,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws=Protocol,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,

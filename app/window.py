@@ -7,7 +7,7 @@ the window grows at either end, and until what it stands at is trimmed.
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from app.events import Event, position
+from app.events import Event, id_of, position
 
 PIECE = 65_536  # bytes that are written to a socket at once, about
 PIECES = 16  # joined pieces that are remembered for the next socket at the same cursor
@@ -16,34 +16,28 @@ PIECES = 16  # joined pieces that are remembered for the next socket at the same
 class Window:
     """Frames without a gap. `floor` is the id of the event before the first, `last` that of the last."""
 
-    __slots__ = ("_frames", "_ids", "_pieces", "begin", "floor", "size")
+    __slots__ = ("_frames", "_pieces", "begin", "floor", "last", "size")
 
     def __init__(self, floor: str, begin: int = 0) -> None:
-        self.floor = floor
+        self.floor = self.last = floor
         self.begin = begin  # the first frame's cursor
         self.size = 0  # bytes
-        self._ids: list[str] = []
         self._frames: list[bytes] = []
         self._pieces: dict[int, tuple[bytes, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._frames)
 
     @property
     def end(self) -> int:
         """The cursor behind the last frame."""
-        return self.begin + len(self._ids)
-
-    @property
-    def last(self) -> str:
-        """The id of the newest event; the floor while there is none."""
-        return self._ids[-1] if self._ids else self.floor
+        return self.begin + len(self._frames)
 
     def append(self, event: Event) -> bool:
         """Add the event that follows the last; False when `event` doesn't."""
         if event.previous != self.last:
             return False
-        self._ids.append(event.id)
+        self.last = event.id
         self._frames.append(event.frame)
         self.size += len(event.frame)
         self._pieces.clear()
@@ -51,18 +45,16 @@ class Window:
 
     def prepend(self, events: Iterable[Event]) -> bool:
         """Add the events before the first, newest first, as far as they are whole; False at a gap."""
-        floor, ids, frames = self.floor, [], []
+        floor, frames = self.floor, []
         whole = True
         for event in events:
             if event.id != floor:
                 whole = False
                 break
-            ids.append(event.id)
             frames.append(event.frame)
             floor = event.previous
-        self._ids[:0] = reversed(ids)
         self._frames[:0] = reversed(frames)
-        self.begin -= len(ids)
+        self.begin -= len(frames)
         self.size += sum(map(len, frames))
         self.floor = floor
         self._pieces.clear()
@@ -74,8 +66,9 @@ class Window:
             return self.end
         if event_id == self.floor:
             return self.begin
-        index = bisect_left(self._ids, position(event_id), key=position)
-        return self.begin + index + 1 if self._ids[index : index + 1] == [event_id] else None
+        index = bisect_left(self._frames, position(event_id), key=lambda frame: position(id_of(frame)))
+        found = index < len(self._frames) and id_of(self._frames[index]) == event_id
+        return self.begin + index + 1 if found else None
 
     def piece(self, cursor: int) -> tuple[bytes, int]:
         """Return frames from `cursor` on as one piece, and the cursor behind it; all sockets share it."""
@@ -103,7 +96,7 @@ class Window:
         count = cursor - self.begin
         if count <= 0:
             return
-        self.floor = self._ids[count - 1]
+        self.floor = id_of(self._frames[count - 1])
         self.size -= sum(map(len, self._frames[:count]))
-        del self._ids[:count], self._frames[:count]
+        del self._frames[:count]
         self.begin = cursor
