@@ -23,7 +23,7 @@ from app.api.v1 import cv_processing, session
 from app.batches import SNAPSHOT
 from app.hub import Hub
 from app.pages import Pages
-from app.protocol import HttpProtocol, Protocol
+from app.protocol import HttpProtocol, Protocol, seconds_since_start
 from app.redis_password import from_url
 from app.sessions import BadKeyFile, Sessions
 from app.settings import Settings, load
@@ -32,6 +32,7 @@ from app.state import State, state_of
 REDIS_TIMEOUT = 5.0  # seconds that Redis has to answer
 REDIS_QUEUE = 20.0  # seconds that a request waits for the connection
 MAX_FRAME = 65_536  # bytes of a client's message
+RETRY_AFTER = 3  # seconds that a client is asked to wait while Redis is away
 GRACE = 5  # seconds at shutdown after which uvicorn waits for nobody
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         writer=writer,
     )
     hub = asyncio.create_task(app.state.shared.hub.run())
+    Protocol.startup = seconds_since_start()
     try:
         yield
     finally:
@@ -115,7 +117,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _no_redis(request: Request, error: Exception) -> JSONResponse:
     logger.error("Redis can't be used: %s", error)
-    return JSONResponse({"detail": "The data can't be reached at the moment; try again soon."}, 503)
+    detail = "The data can't be reached at the moment; try again soon."
+    return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
 """uvicorn's protocols, with eight things that an application can't reach."""
 
 import gc
+import os
 import random
 import socket
+import time
 from asyncio import BaseTransport, Task
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,12 +19,26 @@ from websockets.http11 import Request
 
 from app.rate import FLOOD, FLOOD_REASON, Rate
 
-SHUTDOWN_SPREAD = 3.0  # seconds at most over which sockets are closed: clients then don't come all at once
+SHUTDOWN_SPREAD = 1.0  # seconds at most over which sockets are closed
 SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
+STARTUP_MARGIN = 1.25  # times its own start that the next process may take
+RESTART = 1012  # close code
+RETURN_RATE = 1_000  # clients that a new process is sent in a second; it serves more
 OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
 HANDSHAKES_AT_ONCE = 4  # of those that have come, before the event loop turns to others
 FROZEN_AT_ONCE = 100  # new sockets after which the garbage collector is told to leave what lives alone
 STALL_TIMEOUT = 30_000  # milliseconds in which a peer must take what was sent to it
+
+
+def retry_in(reason: str, seconds: float) -> str:
+    """Return a close reason that also says when the client may come back."""
+    return f"{reason}; retry in {seconds * 1000:.0f} ms"
+
+
+def seconds_since_start() -> float:
+    """Return how long ago this process was started."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -36,6 +53,8 @@ class HttpProtocol(HttpToolsProtocol):
 class Protocol(WebSocketsSansIOProtocol):
     """Takes made frames, closes sockets one by one at shutdown, drops stalled peers, and limits pings."""
 
+    startup: ClassVar[float] = 1.0
+    """Seconds that this process took to serve, and the next one will."""
     _opened: ClassVar[int] = 0
     _waiting: ClassVar[deque["Protocol"]] = deque()
     _early = b""
@@ -125,12 +144,26 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Close with 1012 at a random moment of the spread. Events flow until then; uvicorn waits for all."""
-        spread = min(SHUTDOWN_SPREAD, len(self.connections) / SHUTDOWN_RATE)
-        self.loop.call_later(random.uniform(0, spread), self._shutdown_now)
+        sockets = len(self.connections)
+        spread = min(SHUTDOWN_SPREAD, sockets / SHUTDOWN_RATE)
+        back = (
+            self.loop.time()
+            + spread
+            + STARTUP_MARGIN * self.startup
+            + random.uniform(0, sockets / RETURN_RATE)
+        )
+        self.loop.call_later(random.uniform(0, spread), self._shutdown_now, back)
 
-    def _shutdown_now(self) -> None:
-        if not self.transport.is_closing():
-            super().shutdown()
+    def _shutdown_now(self, back: float) -> None:
+        if self.transport.is_closing():
+            return
+        if self.handshake_complete and not self.close_sent:
+            # uvicorn gives no reason, so it finds the closing begun.
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": RESTART})
+            self.conn.send_close(RESTART, retry_in("the server restarts", back - self.loop.time()))
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+        super().shutdown()
 
     def send_receive_event_to_app(self) -> None:
         """Also bear text that is no UTF-8 from a peer that is being closed: it can't be told again."""

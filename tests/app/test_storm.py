@@ -2,7 +2,12 @@
 
 import asyncio
 import contextlib
+import re
 import signal
+import time
+
+import httpx
+from websockets.asyncio.client import ClientConnection
 
 from app.events import stream
 from bench.load import Tally, connect_all, handshake
@@ -123,3 +128,126 @@ async def test_five_hundred_sockets_of_one_user(own_site: Site, user: str) -> No
     for connection in sockets:
         assert connection.transport
         connection.transport.abort()
+
+
+def hint(connection: ClientConnection) -> float:
+    """Return the seconds after which the server asked to come back."""
+    found = re.search(r"retry in ([0-9]+) ms$", connection.close_reason or "")
+    assert found, connection.close_reason
+    return int(found[1]) / 1000
+
+
+async def test_a_restart_says_when_to_come(own_site: Site) -> None:
+    """After the restart, and not all at once."""
+    own_site.start()
+    async with contextlib.AsyncExitStack() as stack:
+        connections = [
+            await stack.enter_async_context(own_site.socket(f"user-{n % 10}", "0-0")) for n in range(100)
+        ]
+        assert own_site.api.child
+        begin = time.monotonic()
+        own_site.api.child.send_signal(signal.SIGTERM)
+
+        async def back(connection: ClientConnection) -> float:
+            assert await close_code(connection) == 1012
+            return time.monotonic() - begin + hint(connection)
+
+        times = sorted(await asyncio.gather(*map(back, connections)))
+        await asyncio.to_thread(own_site.api.child.wait, 8)
+        ended = time.monotonic() - begin
+        own_site.start()
+        ready = time.monotonic() - begin
+    assert times[0] > ended
+    assert times[-1] < 2 * ready + 1
+    assert times[90] - times[10] > 0.05
+
+
+async def test_an_outage_says_when_to_come(own_site: Site, user: str) -> None:
+    own_site.start()
+    own_site.redis.end(signal.SIGKILL)
+
+    async def refused() -> float:
+        async with own_site.socket(user, "0-0") as connection:
+            assert await close_code(connection) == 1013
+            return hint(connection)
+
+    hints = set(await asyncio.gather(*(refused() for _ in range(5))))
+    assert len(hints) > 1
+    assert all(1 <= seconds <= 5 for seconds in hints)
+    with own_site.http(user) as http:
+        answer = http.get("/batches")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+
+
+async def test_the_event_loop_is_never_busy_for_long(own_site: Site) -> None:
+    """Six hundred sockets come at once, each with 500 events to catch up; health is answered meanwhile."""
+    own_site.env["APP_LOG_LEVEL"] = "WARNING"
+    steps = own_site.folder / "steps"
+    command, *arguments = own_site.api.arguments
+    own_site.api.arguments = (command, "bench/watched.py", str(steps), *arguments[2:])
+    own_site.start()
+    users = [f"user-{n}" for n in range(60)]
+    first = {user: own_site.redis.publish(user, *range(501))[0] for user in users}
+    tally = Tally()
+    requests = [
+        handshake(
+            f"/api/v1/cv-processing/ws/{user}?last_event_id={first[user]}", ORIGIN, own_site.cookie(user)
+        )
+        for user in users * 10
+    ]
+    storm = asyncio.gather(connect_all(own_site.port, requests, tally), tally.reach(300_000, 60))
+    while not storm.done():
+        assert (await asyncio.to_thread(httpx.get, f"{own_site.url}/readyz", timeout=20)).status_code == 200
+    sockets, _ = await storm
+    assert tally.lost == 0
+    await asyncio.sleep(1)
+    # In processor time, which other programs on the machine don't lengthen.
+    assert max(float(line.split()[2]) for line in steps.read_text().splitlines()) < 0.05
+    for connection in sockets:
+        assert connection.transport
+        connection.transport.abort()
+
+
+async def test_a_room_of_two_thousand(own_site: Site, user: str) -> None:
+    """Each event is handed to all, one after the other, and those that read nothing hold nobody up."""
+    own_site.env["APP_LOG_LEVEL"] = "WARNING"
+    own_site.start()
+    tally = Tally()
+    path = f"/api/v1/cv-processing/ws/{user}"
+    sockets = await connect_all(
+        own_site.port, [handshake(path, ORIGIN, own_site.cookie(user)) for _ in range(2_000)], tally
+    )
+    before = own_site.memory()
+    for connection in sockets[:20]:
+        assert connection.transport
+        connection.transport.pause_reading()
+    for number in range(20):
+        await asyncio.to_thread(own_site.redis.publish, user, number, filler="x" * 1_000)
+    await tally.reach(20 * 1_980, 60)
+    assert own_site.memory() - before < 32 << 20
+    for connection in sockets:
+        assert connection.transport
+        connection.transport.abort()
+
+
+def test_closed_sockets_leave_nothing_behind(own_site: Site) -> None:
+    """Nothing is left to the garbage collector, which is kept from looking at them."""
+    own_site.env["APP_LOG_LEVEL"] = "WARNING"
+    own_site.start()
+
+    async def come_and_go() -> None:
+        requests = [
+            handshake(f"/api/v1/cv-processing/ws/user-{n}", ORIGIN, own_site.cookie(f"user-{n}"))
+            for n in range(500)
+        ]
+        for connection in await connect_all(own_site.port, requests, Tally()):
+            assert connection.transport
+            connection.transport.abort()
+        await asyncio.sleep(0.2)
+
+    for _ in range(2):
+        asyncio.run(come_and_go())
+    before = own_site.memory()
+    for _ in range(6):
+        asyncio.run(come_and_go())
+    assert own_site.memory() - before < 8 << 20

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -15,17 +16,14 @@ from app import batches, uploads
 from app.api.deps import OwnOrigin, UserId
 from app.events import channel, frame, is_id, stream
 from app.hub import End, Listener
-from app.protocol import OUTLET
+from app.protocol import OUTLET, retry_in
 from app.rate import FLOOD, FLOOD_REASON, Rate
 from app.sessions import COOKIE, InvalidSession, Session
 from app.state import State, state_of
 
 MALFORMED_ID, NO_SESSION, FORBIDDEN = 4400, 4401, 4403
 UNSUPPORTED, TRY_AGAIN = 1003, 1013
-ENDS = {
-    End.TOO_SLOW: (TRY_AGAIN, "you read too slowly; reconnect and resume"),
-    End.UNAVAILABLE: (TRY_AGAIN, "events are not available now; reconnect and resume"),
-}
+OUTAGE_WAIT = (1.0, 5.0)  # seconds after which clients may try again while events are not available
 CLOSE_TIMEOUT = 15.0  # seconds that a slow reader has to take what was sent before, and its close code
 
 PONG = frame('{"type":"pong"}')
@@ -95,6 +93,13 @@ class _Refused(Exception):
         self.reason = reason
 
 
+def _ended(end: End) -> _Refused:
+    if end is End.TOO_SLOW:
+        return _Refused(TRY_AGAIN, "you read too slowly; reconnect and resume")
+    wait = random.uniform(*OUTAGE_WAIT)  # noqa: S311
+    return _Refused(TRY_AGAIN, retry_in("events are not available now; reconnect and resume", wait))
+
+
 @router.websocket("/ws/{user_id}")
 async def cv_processing_websocket(
     websocket: WebSocket, user_id: str, last_event_id: str | None = None
@@ -109,7 +114,7 @@ async def cv_processing_websocket(
         if last_event_id is None or not state.hub.connected:
             await listener.start()
         if listener.end:
-            raise _Refused(*ENDS[listener.end])
+            raise _ended(listener.end)
         await websocket.accept()
         logger.info("WebSocket connected for user %s", user_id)
         logger.info("Subscribed to Redis channel: %s", channel(user_id))
@@ -156,7 +161,7 @@ async def _converse(websocket: WebSocket, listener: Listener, session: Session, 
                 message = await websocket.receive()
         except TimeoutError:
             if listener.end:
-                raise _Refused(*ENDS[listener.end]) from None
+                raise _ended(listener.end) from None
             if loop.time() >= ends:
                 raise _Refused(NO_SESSION, "the session has expired; sign in again") from None
             listener.push(HEARTBEAT)
