@@ -50,18 +50,22 @@ def main() -> None:
         ("missed", 500, "events that each has missed, 1000 at most"),
         ("restarted", 2_000, "sockets under which the api restarts"),
         ("addresses", 10, "addresses that these come from"),
+        ("steady", 2_000, "sockets whose cost is measured, 0 or 200 and more"),
         ("load", 0, "other programs that compute meanwhile"),
     ):
-        low = 0 if option in ("restarted", "load") else 1
+        low = 0 if option in ("restarted", "steady", "load") else 1
         stormy.add_argument(
             f"--{option}", type=partial(number, low=low), default=default, metavar="N",
             help=f"{what} (%(default)s)",
         )  # fmt: skip
     chosen = parser.parse_args()
     if chosen.command == "storm":
+        if 0 < chosen.steady < 2 * sockets.USERS:
+            parser.error(f"--steady {chosen.steady}: give 0 or {2 * sockets.USERS} and more")
         size = storm.Size(
-            chosen.sockets, chosen.users, chosen.missed, chosen.restarted, chosen.addresses, chosen.load
-        )
+            chosen.sockets, chosen.users, chosen.missed, chosen.restarted, chosen.addresses, chosen.steady,
+            chosen.load,
+        )  # fmt: skip
         results = storm.run(size, chosen.against)
         print(f"\n{storm.table(results)}")
         figures = storm.figures(results)

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.events import NO_EVENT
+from bench import sockets
 from bench.load import CLOSE, PING, PONG, TEXT, handshake, masked, split
 from bench.stack import Stack, cpu_seconds, memory, peak_memory, running
 from tests.app.kit import ORIGIN, REPOSITORY
@@ -43,6 +45,8 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
         pass
     print(time.perf_counter() - begin, flush=True)
 """
+TIMED = 1_000  # sockets that note when events come
+TIMED_SECONDS, TICKS_A_SECOND, TIMED_EVENTS = 5, 100, 10  # events at each tick: 1,000 a second
 PERIOD = 0.5  # seconds between two events of a user meanwhile
 
 
@@ -58,6 +62,8 @@ class Size:
     """Sockets under which the api restarts; 0 leaves that out."""
     addresses: int
     """Addresses that they come from."""
+    steady: int
+    """Sockets whose cost is measured while all is well; 0 leaves that out."""
     load: int
     """Other programs that compute meanwhile."""
 
@@ -287,6 +293,11 @@ UNITS = {
     "restart: all back": "s",
     "restart: longest away": "s",
     "restart: handshakes refused": "",
+    "steady: memory of api and nginx a socket": "KiB",
+    "steady: api processor time a connect": "ms",
+    "steady: api processor time a delivery": "µs",
+    "steady: deliveries a second": "",
+    "steady: publish to socket at 1,000 events a second, p99": "ms",
     "lost": "",
     "doubled": "",
     "out of order": "",
@@ -299,7 +310,11 @@ RATIOS = {
     "storm: memory added": 0.5,
     "restart: all back": 0.2,
     "restart: longest away": 0.2,
+    "steady: api processor time a connect": 0.6,
+    "steady: api processor time a delivery": 0.6,
+    "steady: publish to socket at 1,000 events a second, p99": 0.5,
 }
+AT_LEAST = {"steady: deliveries a second": 1.7}
 NOTHING = ("storm: closed with 1013", "storm: time-outs", "lost", "doubled", "out of order")
 BOUNDS = {"storm: /readyz, p99": 250.0, "storm: longest step, processor time": 50.0}
 
@@ -445,6 +460,56 @@ async def _restart(stack: Stack, size: Size) -> dict[str, float]:
     }
 
 
+class _Timed(Page):
+    """A page that notes when each event came."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.came: list[tuple[int, float]] = []
+
+    def take(self, payload: bytes) -> None:
+        """Take a message, and the time."""
+        super().take(payload)
+        number = payload.rfind(b'"number":')
+        if number > 0:
+            self.came.append((int(payload[number + 9 : -1]), time.perf_counter()))
+
+
+async def _steady(stack: Stack, size: Size) -> dict[str, float]:
+    """Measure what a socket, a connect and a delivery cost, and how long an event takes."""
+    cost = await sockets.measure(stack, size.steady)
+    await asyncio.sleep(SETTLE)
+    users = [f"timed-{number}" for number in range(size.users)]
+    counts = Counts()
+    pages = [
+        _Timed(stack, user, stack.cookie(user), NO_EVENT, "127.0.0.1", counts)
+        for user in users * max(1, TIMED // size.users)
+    ]
+    tasks = [asyncio.create_task(page.run()) for page in pages]
+    for page in pages:
+        await page.open.wait()
+    await asyncio.sleep(SETTLE)
+    sent: dict[int, float] = {}
+    due = time.perf_counter()
+    for number in range(TIMED_SECONDS * TICKS_A_SECOND):
+        due += 1 / TICKS_A_SECOND
+        await asyncio.sleep(due - time.perf_counter())
+        few = [users[(number * TIMED_EVENTS + i) % len(users)] for i in range(TIMED_EVENTS)]
+        sent[number] = time.perf_counter()
+        await asyncio.to_thread(stack.publish, few, range(number, number + 1))
+    await asyncio.sleep(SETTLE)
+    await _end(tasks)
+    seconds = sorted(at - sent[number] for page in pages for number, at in page.came)
+    return {
+        "steady: memory of api and nginx a socket": cost.api_kib + cost.nginx_kib,
+        "steady: api processor time a connect": cost.connect_ms,
+        "steady: api processor time a delivery": cost.delivery_us,
+        "steady: deliveries a second": cost.deliveries,
+        "steady: publish to socket at 1,000 events a second, p99": seconds[int(0.99 * len(seconds))] * 1000,
+        "doubled": counts.doubled,
+    }
+
+
 async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
@@ -456,7 +521,11 @@ def checkout(revision: str) -> Iterator[Path]:
     """Lay another revision's app into a folder for a while."""
     with tempfile.TemporaryDirectory() as folder:
         command = ("git", "-C", str(REPOSITORY), "archive", revision, "app")
-        archive = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
+        archive = subprocess.run(command, capture_output=True)  # noqa: S603
+        if archive.returncode:
+            sys.exit(
+                f"--against {revision!r} is not a revision of this repository that has an app; see git log"
+            )
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
             tar.extractall(folder, filter="data")
         yield Path(folder)
@@ -465,7 +534,8 @@ def checkout(revision: str) -> Iterator[Path]:
 def measure(label: str, source: Path, size: Size) -> Result:
     """Let one revision go through it all."""
     values: Counter[str] = Counter()
-    for part in (_storm, _restart) if size.restarted else (_storm,):
+    parts = [_storm] + [_restart] * bool(size.restarted) + [_steady] * bool(size.steady)
+    for part in parts:
         print(f"{label}, {part.__name__.strip('_')} …", flush=True)
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -491,8 +561,8 @@ def figures(results: Sequence[Result]) -> list[dict[str, Any]]:
     ours = results[-1].values
     found: list[dict[str, Any]] = []
 
-    def add(name: str, value: float, unit: str, target: float | None) -> None:
-        met = None if target is None else value <= target
+    def add(name: str, value: float, unit: str, target: float | None, *, least: bool = False) -> None:
+        met = None if target is None else value >= target if least else value <= target
         found.append({"name": name, "value": round(value, 4), "unit": unit, "target": target, "met": met})
 
     for name, value in ours.items():
@@ -516,9 +586,10 @@ def table(results: Sequence[Result]) -> str:
         if name in results[-1].values:
             cells = (f"{result.values[name]:,.1f}".removesuffix(".0") for result in results)
             lines.append(f"| {name} | " + " | ".join(f"{cell} {unit}".strip() for cell in cells) + " |")
-    lines += ["", "| target | measured | at most | |", "|---|---:|---:|---|"]
+    lines += ["", "| target | measured | wanted | |", "|---|---:|---:|---|"]
     lines += [
-        f"| {figure['name']} | {figure['value']:,.3g} {figure['unit']} | {figure['target']:g} | "
+        f"| {figure['name']} | {figure['value']:,.3g} {figure['unit']} | "
+        f"{'≥' if figure['name'].split(',')[0] in AT_LEAST else '≤'} {figure['target']:g} | "
         f"{'met' if figure['met'] else 'missed'} |"
         for figure in figures(results)
         if figure["target"] is not None
