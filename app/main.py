@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from starlette.types import Receive, Scope, Send
 
 from app.api.v1 import cv_processing, session
 from app.batches import SNAPSHOT
@@ -38,9 +39,20 @@ GRACE = 5  # seconds at shutdown after which uvicorn waits for nobody
 logger = logging.getLogger(__name__)
 
 
+class _Application(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            scope["app"] = self
+            await cv_processing.cv_processing_websocket(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the application. Raises BadKeyFile when a key file can't be used."""
-    app = FastAPI(title="screen-flow", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _Application(
+        title="screen-flow", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.state.settings = settings
     app.state.sessions = Sessions(settings)
     app.include_router(cv_processing.router)

@@ -568,11 +568,10 @@ def figures(results: Sequence[Result]) -> list[dict[str, Any]]:
     for name, value in ours.items():
         add(name, value, UNITS[name], 0 if name in NOTHING else BOUNDS.get(name))
     if len(results) > 1:
-        for name, bound in RATIOS.items():
+        for name, bound in (RATIOS | AT_LEAST).items():
             if name in ours:
-                add(
-                    f"{name}, ours over {results[0].label}'s", ours[name] / results[0].values[name], "", bound
-                )
+                ratio = ours[name] / max(results[0].values[name], 1e-9)
+                add(f"{name}: ours over {results[0].label}'s", ratio, "", bound, least=name in AT_LEAST)
     return found
 
 
@@ -589,7 +588,7 @@ def table(results: Sequence[Result]) -> str:
     lines += ["", "| target | measured | wanted | |", "|---|---:|---:|---|"]
     lines += [
         f"| {figure['name']} | {figure['value']:,.3g} {figure['unit']} | "
-        f"{'≥' if figure['name'].split(',')[0] in AT_LEAST else '≤'} {figure['target']:g} | "
+        f"{'≥' if figure['name'].rpartition(': ')[0] in AT_LEAST else '≤'} {figure['target']:g} | "
         f"{'met' if figure['met'] else 'missed'} |"
         for figure in figures(results)
         if figure["target"] is not None

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter, HTTPException, Request, Response, WebSocket
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from app import batches, uploads
@@ -30,7 +31,9 @@ PONG = frame('{"type":"pong"}')
 HEARTBEAT = frame('{"type":"heartbeat"}')
 
 logger = logging.getLogger(__name__)
-router = APIRouter(prefix="/api/v1/cv-processing")
+PREFIX = "/api/v1/cv-processing"
+SOCKET = f"{PREFIX}/ws/"
+router = APIRouter(prefix=PREFIX)
 
 
 # The body is read by hand, as it comes; so its description is written by hand, too.
@@ -100,11 +103,18 @@ def _ended(end: End) -> _Refused:
     return _Refused(TRY_AGAIN, retry_in("events are not available now; reconnect and resume", wait))
 
 
-@router.websocket("/ws/{user_id}")
-async def cv_processing_websocket(
-    websocket: WebSocket, user_id: str, last_event_id: str | None = None
-) -> None:
-    """Send the user's events: those after `last_event_id` first, when given, then each as it happens."""
+async def cv_processing_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the user's events: those after `last_event_id` first, when given, then each as it happens.
+
+    An ASGI application: FastAPI's way here costs a third of a connect, and 12 KiB for each open socket.
+    """
+    websocket = WebSocket(scope, receive, send)
+    path: str = scope["path"]
+    if not path.startswith(SOCKET):
+        await websocket.close()
+        return
+    user_id = path.removeprefix(SOCKET)
+    last_event_id = websocket.query_params.get("last_event_id")
     state = state_of(websocket)
     listener: Listener | None = None
     try:
