@@ -16,7 +16,7 @@ all sockets of the room.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum, auto
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -41,8 +41,10 @@ from app.events import (
 from app.window import Window
 
 QUEUE_LIMIT = 2 * HISTORY  # events that a socket may lag behind: a whole replay and as many live ones
-PAGE = 128  # entries read of one stream at a time
-ROOMS_AT_ONCE = 6  # rooms whose pages are read in one round trip; with PAGE, what the loop parses in one go
+PAGE = 128  # entries read of one stream at a time for sockets that resume
+NEWS = 16  # and after a missed message: most often there is none, or one
+ENTRIES_AT_ONCE = 768  # entries asked for in one round trip, of all rooms: what the loop parses in one go
+ROOMS_AT_ONCE = 64  # rooms in one round trip
 CHANNELS_AT_ONCE = 256  # channels in one SUBSCRIBE
 WRITES_AT_ONCE = 32  # sockets written to before others get a turn
 MESSAGES_AT_ONCE = 64  # published messages taken before others get a turn
@@ -384,25 +386,26 @@ class Hub:
             await self._write.wait()
             self._write.clear()
             while self._placed or self._dirty:
-                room = None
-                listeners: Iterable[Listener]
-                if self._placed:
-                    listeners = (self._placed.popleft(),)
-                else:
+                # In turn, so that neither keeps the other waiting for long.
+                for _ in range(min(len(self._placed), WRITES_AT_ONCE)):
+                    self._flush(self._placed.popleft())
+                await asyncio.sleep(0)
+                if self._dirty:
                     room = self._dirty.popleft()
                     room.again = False
-                    listeners = tuple(room.listeners)
-                for listener in listeners:
-                    try:
-                        listener.flush()
-                    except Exception:
-                        logger.exception("A socket of %s could not be written to", listener.room.user_id)
-                        listener.close(End.UNAVAILABLE)
-                    written += 1
-                    if written % WRITES_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-                if room is not None:
+                    for listener in tuple(room.listeners):
+                        self._flush(listener)
+                        written += 1
+                        if written % WRITES_AT_ONCE == 0:
+                            await asyncio.sleep(0)
                     self._written(room)
+
+    def _flush(self, listener: Listener) -> None:
+        try:
+            listener.flush()
+        except Exception:
+            logger.exception("A socket of %s could not be written to", listener.room.user_id)
+            listener.close(End.UNAVAILABLE)
 
     def _written(self, room: _Room) -> None:
         window = room.window
@@ -442,9 +445,10 @@ class Hub:
     def _keep(self, room: _Room) -> None:
         """Keep the window for a while: a user's sockets tend to come back together."""
         window = room.window
-        if window is None or room.kept or not window.size:
+        size = (window.size if window else 0) + (len(room.resync[1]) if room.resync else 0)
+        if room.kept or not size:
             return
-        room.kept = window.size
+        room.kept = size
         self._kept[room] = None
         self._kept_bytes += room.kept
         asyncio.get_running_loop().call_later(KEEP, self._release, room)
@@ -477,21 +481,15 @@ class Hub:
                 for i in range(0, len(gone), CHANNELS_AT_ONCE):
                     await pubsub.unsubscribe(*map(channel, gone[i : i + CHANNELS_AT_ONCE]))
                 self._subscribed.difference_update(gone)
-                rooms = [self._line.popleft() for _ in range(min(ROOMS_AT_ONCE, len(self._line)))]
-                for room in rooms:
-                    room.queued = False
-                await self._subscribe(pubsub, rooms)
-                await self._turn(rooms)
+                await self._subscribe(pubsub)
+                await self._turn()
                 await asyncio.sleep(0)
 
-    async def _subscribe(self, pubsub: "PubSub", rooms: list[_Room]) -> None:
-        """Subscribe to `rooms`, before anything of them is read, and to the next in the line with them."""
-
-        def new(rooms: Iterable[_Room]) -> list[str]:
-            return [room.user_id for room in rooms if not room.gone and room.user_id not in self._subscribed]
-
-        if users := new(rooms):
-            users += new(islice(self._line, CHANNELS_AT_ONCE))
+    async def _subscribe(self, pubsub: "PubSub") -> None:
+        """Subscribe to the next rooms of the line, before anything of them is read."""
+        rooms = [room for room in islice(self._line, CHANNELS_AT_ONCE) if not room.gone]
+        users = [room.user_id for room in rooms if room.user_id not in self._subscribed]
+        if users and not self._subscribed.issuperset(room.user_id for room in rooms[:ROOMS_AT_ONCE]):
             # The last confirmation follows all others.
             confirmed = asyncio.get_running_loop().create_future()
             self._confirmed[channel(users[-1])] = confirmed
@@ -499,23 +497,30 @@ class Hub:
             await confirmed
             self._subscribed.update(users)
 
-    async def _turn(self, rooms: Iterable[_Room]) -> None:
-        """Read one page for each of the rooms."""
-        asked = []
+    async def _turn(self) -> None:
+        """Read one page for each of the rooms that come next."""
+        asked: list[tuple[_Room, _Question]] = []
+        entries = 0
         async with self._commands.pipeline(transaction=False) as pipe:
-            for room in rooms:
+            while self._line and len(asked) < ROOMS_AT_ONCE and entries < ENTRIES_AT_ONCE:
+                room = self._line[0]
+                if not room.gone and room.user_id not in self._subscribed:
+                    break  # it came meanwhile
+                self._line.popleft()
+                room.queued = False
                 if room.gone:
                     continue
                 question = self._question(room)
                 if question is None:
                     self._place(room)
+                    continue
+                asked.append((room, question))
+                entries += question.limit
+                if question.look is _Look.SNAPSHOT:
+                    keys = [stream(room.user_id), listing_key(room.user_id)]
+                    await self._snapshot(keys=keys, client=pipe)
                 else:
-                    asked.append((room, question))
-                    if question.look is _Look.SNAPSHOT:
-                        keys = [stream(room.user_id), listing_key(room.user_id)]
-                        await self._snapshot(keys=keys, client=pipe)
-                    else:
-                        pipe.execute_command(*question.command)
+                    pipe.execute_command(*question.command)
             if not asked:
                 return
             answers = await pipe.execute(raise_on_error=False)
@@ -537,7 +542,7 @@ class Hub:
         """Return what a room needs next."""
         key, window = stream(room.user_id), room.window
         if room.lost or room.hopeless:
-            return _Question(_Look.SNAPSHOT)
+            return _Question(_Look.SNAPSHOT, limit=PAGE)
         if window is None:
             room.stale = False
             wanted = [listener.wanted for listener in room.starting if listener.wanted is not None]
@@ -549,8 +554,8 @@ class Hub:
         if room.stale:
             # What makes it stale from now on may be later than the answer.
             room.stale = False
-            command = ("XRANGE", key, window.last, "+", "COUNT", str(PAGE))
-            return _Question(_Look.FORWARD, command, window.last, PAGE)
+            command = ("XRANGE", key, window.last, "+", "COUNT", str(NEWS))
+            return _Question(_Look.FORWARD, command, window.last, NEWS)
         if room.back is not None:
             count = min(PAGE, HISTORY - len(window))
             command = ("XREVRANGE", key, window.floor, f"({room.back}", "COUNT", str(count))
@@ -632,8 +637,8 @@ class Hub:
                 else:
                     listener.restart(room.resync[1])
                     self._start(listener, cursor)
-            if not room.starting:
-                self._keep(room)
+        if window is not None and not room.lost and not room.starting:
+            self._keep(room)
         if window is None or room.lost or room.stale or room.hopeless or room.back is not None:
             self._queue(room)
 

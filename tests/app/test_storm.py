@@ -93,6 +93,21 @@ async def test_a_socket_waits_in_line_while_redis_is_slow(own_site: Site) -> Non
     await asyncio.gather(*waiting)
 
 
+async def test_many_rooms_catch_up_after_a_cut(own_site: Site) -> None:
+    """The connection is cut while Redis keeps the hub out, and each user misses more than a page of news."""
+    own_site.start()
+    users = [f"user-{n}" for n in range(150)]
+    async with contextlib.AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(own_site.socket(user)) for user in users]
+        own_site.redis.client.execute_command("ACL", "SETUSER", "app", "off")
+        own_site.redis.cut()
+        for user in users:
+            own_site.redis.publish(user, *range(40))
+        own_site.redis.client.execute_command("ACL", "SETUSER", "app", "on")
+        found = await asyncio.gather(*(numbers(connection, 39) for connection in connections))
+    assert found == [list(range(40))] * len(users)
+
+
 async def test_a_broken_stream_is_its_users_trouble_alone(own_site: Site, user: str) -> None:
     own_site.start()
     own_site.redis.client.set(stream("broken"), "no stream")
