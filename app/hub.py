@@ -119,27 +119,29 @@ class Listener:
         self._own = (message,)
 
     def flush(self) -> None:
-        """Send what waits, as far as the peer takes it."""
+        """Send what waits, one piece at a time, as far as the peer takes it."""
         outlet = self._outlet
         if outlet is None:
             return
         window = self.room.window
-        while outlet.takes:
-            if self._own:
-                data, self._own = b"".join(self._own), ()
-                outlet.write(data)
-            elif self.cursor is not None and window is not None and self.cursor < window.end:
-                data, end = window.piece(self.cursor)
-                if logger.isEnabledFor(logging.DEBUG):
-                    for sent in window.frames(self.cursor, end):
-                        logger.debug("Forwarded %s event to WebSocket", type_of(sent))
-                self.cursor = end
-                outlet.write(data)
-            else:
-                self._hub.caught_up(self)
-                return
-        if self.cursor is not None:
-            self.room.lagging.add(self)
+        if self._own and outlet.takes:
+            data, self._own = b"".join(self._own), ()
+            outlet.write(data)
+        if self.cursor is None or window is None:
+            return
+        if self.cursor < window.end and outlet.takes:
+            data, end = window.piece(self.cursor)
+            if logger.isEnabledFor(logging.DEBUG):
+                for sent in window.frames(self.cursor, end):
+                    logger.debug("Forwarded %s event to WebSocket", type_of(sent))
+            self.cursor = end
+            outlet.write(data)
+        if self.cursor == window.end and not self._own:
+            self._hub.caught_up(self)
+            return
+        self.room.lagging.add(self)
+        if outlet.takes:
+            self._hub.write_soon(self)
 
     def close(self, end: End | None = None) -> None:
         """Send nothing more; tell whoever waits for it or converses with the client."""
@@ -235,7 +237,7 @@ class Hub:
         self._left: dict[str, None] = {}  # users whose room went
         self._wake = asyncio.Event()
         self._dirty: deque[_Room] = deque()
-        self._placed: deque[Listener] = deque()  # listeners that have just got their cursor
+        self._waiting: deque[Listener] = deque()  # listeners that are to be written to apart from their room
         self._write = asyncio.Event()
         self._kept: dict[_Room, None] = {}
         self._kept_bytes = 0
@@ -385,10 +387,10 @@ class Hub:
         while True:
             await self._write.wait()
             self._write.clear()
-            while self._placed or self._dirty:
+            while self._waiting or self._dirty:
                 # In turn, so that neither keeps the other waiting for long.
-                for _ in range(min(len(self._placed), WRITES_AT_ONCE)):
-                    self._flush(self._placed.popleft())
+                for _ in range(min(len(self._waiting), WRITES_AT_ONCE)):
+                    self._flush(self._waiting.popleft())
                 await asyncio.sleep(0)
                 if self._dirty:
                     room = self._dirty.popleft()
@@ -420,6 +422,11 @@ class Hub:
         else:
             room.dirty = False
             self.tidy(room)
+
+    def write_soon(self, listener: Listener) -> None:
+        """Send more to a listener when others have had their turn."""
+        self._waiting.append(listener)
+        self._write.set()
 
     def caught_up(self, listener: Listener) -> None:
         """Note that a listener has been sent all, or is gone."""
@@ -528,13 +535,16 @@ class Hub:
         for (room, question), answer in zip(asked, answers, strict=True):
             if room.gone:
                 continue
+            if isinstance(answer, RedisConnectionError):
+                raise answer
             try:
                 if isinstance(answer, Exception):
                     raise answer
                 self._take(room, question, answer)
                 self._place(room)
-            except (ResponseError, ValueError) as error:
-                logger.error("The events of %s can't be read: %s", room.user_id, error)
+            except Exception as error:
+                known = isinstance(error, (ResponseError, ValueError))
+                logger.error("The events of %s can't be read: %s", room.user_id, error, exc_info=not known)
                 for listener in (*room.starting, *room.listeners):
                     listener.close(End.UNAVAILABLE)
 
@@ -649,6 +659,5 @@ class Hub:
         room.listeners.add(listener)
         # Until it is written to nothing that it needs may be trimmed.
         room.lagging.add(listener)
-        self._placed.append(listener)
-        self._write.set()
+        self.write_soon(listener)
         listener.settle()
