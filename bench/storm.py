@@ -45,8 +45,6 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
         pass
     print(time.perf_counter() - begin, flush=True)
 """
-TIMED = 1_000  # sockets that note when events come
-TIMED_SECONDS, TICKS_A_SECOND, TIMED_EVENTS = 5, 100, 10  # events at each tick: 1,000 a second
 PERIOD = 0.5  # seconds between two events of a user meanwhile
 
 
@@ -461,18 +459,18 @@ async def _restart(stack: Stack, size: Size) -> dict[str, float]:
 
 
 class _Timed(Page):
-    """A page that notes when each event came."""
+    """A page that notes how long each event took."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.came: list[tuple[int, float]] = []
+        self.took: list[float] = []
 
     def take(self, payload: bytes) -> None:
         """Take a message, and the time."""
         super().take(payload)
-        number = payload.rfind(b'"number":')
-        if number > 0:
-            self.came.append((int(payload[number + 9 : -1]), time.perf_counter()))
+        sent = payload.rfind(b'"sent":')
+        if sent > 0:
+            self.took.append(time.monotonic() - float(payload[sent + 7 : -1]))
 
 
 async def _steady(stack: Stack, size: Size) -> dict[str, float]:
@@ -480,32 +478,30 @@ async def _steady(stack: Stack, size: Size) -> dict[str, float]:
     cost = await sockets.measure(stack, size.steady)
     await asyncio.sleep(SETTLE)
     users = [f"timed-{number}" for number in range(size.users)]
+    cookies = {user: stack.cookie(user) for user in users}
     counts = Counts()
     pages = [
-        _Timed(stack, user, stack.cookie(user), NO_EVENT, "127.0.0.1", counts)
-        for user in users * max(1, TIMED // size.users)
+        _Timed(stack, user, cookies[user], NO_EVENT, "127.0.0.1", counts)
+        for user in (users[number % size.users] for number in range(size.steady))
     ]
     tasks = [asyncio.create_task(page.run()) for page in pages]
     for page in pages:
         await page.open.wait()
     await asyncio.sleep(SETTLE)
-    sent: dict[int, float] = {}
-    due = time.perf_counter()
-    for number in range(TIMED_SECONDS * TICKS_A_SECOND):
-        due += 1 / TICKS_A_SECOND
-        await asyncio.sleep(due - time.perf_counter())
-        few = [users[(number * TIMED_EVENTS + i) % len(users)] for i in range(TIMED_EVENTS)]
-        sent[number] = time.perf_counter()
-        await asyncio.to_thread(stack.publish, few, range(number, number + 1))
+    publisher = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.publisher", stack.redis.url, str(stack.redis.password_file), *users),
+        cwd=REPOSITORY,
+    )
+    await publisher.wait()
     await asyncio.sleep(SETTLE)
     await _end(tasks)
-    seconds = sorted(at - sent[number] for page in pages for number, at in page.came)
+    took = sorted(seconds for page in pages for seconds in page.took)
     return {
         "steady: memory of api and nginx a socket": cost.api_kib + cost.nginx_kib,
         "steady: api processor time a connect": cost.connect_ms,
         "steady: api processor time a delivery": cost.delivery_us,
         "steady: deliveries a second": cost.deliveries,
-        "steady: publish to socket at 1,000 events a second, p99": seconds[int(0.99 * len(seconds))] * 1000,
+        "steady: publish to socket at 1,000 events a second, p99": took[int(0.99 * len(took))] * 1000,
         "doubled": counts.doubled,
     }
 
