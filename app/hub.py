@@ -567,7 +567,7 @@ class Hub:
             command = ("XRANGE", key, window.last, "+", "COUNT", str(NEWS))
             return _Question(_Look.FORWARD, command, window.last, NEWS)
         if room.back is not None:
-            count = min(PAGE, HISTORY - len(window))
+            count = max(1, min(PAGE, HISTORY - len(window)))  # it may have grown since
             command = ("XREVRANGE", key, window.floor, f"({room.back}", "COUNT", str(count))
             return _Question(_Look.BACK, command, room.back, count)
         return None

@@ -5,12 +5,12 @@ import os
 import random
 import socket
 import time
-from asyncio import BaseTransport, Task
+from asyncio import BaseTransport, Future, Task, get_running_loop, shield
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -50,6 +50,56 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]
 
 
+class _Inbox:
+    """asyncio.Queue for one reader, in a tenth of its memory."""
+
+    __slots__ = ("_messages", "_waiter")
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._waiter: Future[None] | None = None
+
+    def put_nowait(self, message: Any) -> None:
+        self._messages.append(message)
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Any:
+        while not self._messages:
+            self._waiter = get_running_loop().create_future()
+            await self._waiter
+        self._waiter = None
+        return self._messages.pop(0)
+
+    def empty(self) -> bool:
+        return not self._messages
+
+
+class _Gate:
+    """asyncio.Event in a tenth of its memory; it begins set."""
+
+    __slots__ = ("_closed",)
+
+    def __init__(self) -> None:
+        self._closed: Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._closed is None
+
+    def set(self) -> None:
+        closed, self._closed = self._closed, None
+        if closed and not closed.done():
+            closed.set_result(None)
+
+    def clear(self) -> None:
+        if self._closed is None:
+            self._closed = get_running_loop().create_future()
+
+    async def wait(self) -> None:
+        while self._closed is not None:
+            await shield(self._closed)
+
+
 class Protocol(WebSocketsSansIOProtocol):
     """Takes made frames, closes sockets one by one at shutdown, drops stalled peers, and limits pings."""
 
@@ -82,6 +132,7 @@ class Protocol(WebSocketsSansIOProtocol):
             super().data_received(data)
             return
         if not self._early:
+            self.transport.pause_reading()
             self._waiting.append(self)
             if len(self._waiting) == 1:
                 self.loop.call_soon(self._shake_hands)
@@ -94,6 +145,7 @@ class Protocol(WebSocketsSansIOProtocol):
                 protocol = cls._waiting.popleft()
                 data, protocol._early = protocol._early, b""
                 if not protocol.disconnected and not protocol.transport.is_closing():
+                    protocol.transport.resume_reading()
                     super(Protocol, protocol).data_received(data)
         finally:
             if cls._waiting:
@@ -132,14 +184,18 @@ class Protocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Also bound the time that sent data may wait; even a closed socket waits for its reader forever."""
         super().connection_made(transport)
+        self.queue = _Inbox()  # type: ignore[assignment]
+        self.writable = _Gate()  # type: ignore[assignment]
         self._rate = Rate()
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_TIMEOUT)
 
     def start_keepalive(self) -> None:
-        """Also let go of the handshake, a tenth of what a waiting socket holds; nothing reads it any more."""
+        """Also let go of the handshake, a fifth of what a waiting socket holds; nothing reads it any more."""
         super().start_keepalive()
+        self.request.headers.clear()  # the parser holds it, too
+        cast("list[Any]", self.scope["headers"]).clear()
         del self.request, self.response
 
     def shutdown(self) -> None:
