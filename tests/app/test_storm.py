@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import re
 import signal
 import time
@@ -91,6 +92,40 @@ async def test_a_socket_waits_in_line_while_redis_is_slow(own_site: Site) -> Non
     await asyncio.sleep(3)
     own_site.redis.child.send_signal(signal.SIGCONT)
     await asyncio.gather(*waiting)
+
+
+async def test_sockets_that_come_and_go_double_nothing(own_site: Site, user: str) -> None:
+    """What is read of a stream and what is published meanwhile overlap: each socket gets it once.
+
+    Sockets that know of a later event make the room look for it again and again.
+    """
+    own_site.env["APP_LOG_LEVEL"] = "WARNING"
+    own_site.start()
+    [last] = own_site.redis.publish(user, 0)
+    later = f"{int(last.split('-')[0]) + 86_400_000}-0"
+    request = handshake(
+        f"/api/v1/cv-processing/ws/{user}?last_event_id={later}", ORIGIN, own_site.cookie(user)
+    )
+    async with own_site.socket(user, last) as live:
+        stopped = asyncio.Event()
+
+        async def come_and_go() -> None:
+            while not stopped.is_set():
+                _, writer = await asyncio.open_connection("127.0.0.1", own_site.port)
+                writer.write(request)
+                await asyncio.sleep(random.uniform(0, 0.02))
+                writer.transport.abort()
+
+        def publish() -> None:
+            for number in range(1, 1_501):
+                own_site.redis.publish(user, number)
+
+        going = [asyncio.create_task(come_and_go()) for _ in range(16)]
+        reading = asyncio.create_task(numbers(live, 1_500, seconds=60))
+        await asyncio.to_thread(publish)
+        assert await reading == list(range(1, 1_501))
+        stopped.set()
+        await asyncio.gather(*going)
 
 
 async def test_many_rooms_catch_up_after_a_cut(own_site: Site) -> None:
