@@ -121,8 +121,7 @@ def listing_key(user_id: str) -> str:
     return f"user:{user_id}:batches"
 
 
-def batch_from(fields: dict[str, str]) -> dict[str, Any]:
-    """Return a batch as clients see it from its hash."""
+def _summary(fields: dict[str, str]) -> dict[str, Any]:
     total, done, failed = (int(fields[name]) for name in ("total", "done", "failed"))
     return {
         "batch_id": fields["batch_id"],
@@ -132,17 +131,27 @@ def batch_from(fields: dict[str, str]) -> dict[str, Any]:
         "done": done,
         "failed": failed,
         "progress": 100 * (done + failed) // total,
-        "cvs": [json.loads(fields[f"cv:{cv_id}"]) for cv_id in fields["cvs"].split()],
     }
 
 
-def snapshot_from(answer: list[Any]) -> dict[str, Any]:
-    """Return a snapshot as clients see it from the SNAPSHOT script's answer."""
+def batch_from(fields: dict[str, str]) -> dict[str, Any]:
+    """Return a batch as clients see it from its hash."""
+    cvs = [json.loads(fields[f"cv:{cv_id}"]) for cv_id in fields["cvs"].split()]
+    return _summary(fields) | {"cvs": cvs}
+
+
+def snapshot_text(answer: list[Any]) -> str:
+    """Return a snapshot as clients see it, in JSON, from the SNAPSHOT script's answer.
+
+    What Redis holds of a CV is JSON already; parsing some thousand of them would hold everybody up.
+    """
     last_event_id, batches = answer
-    return {
-        "last_event_id": last_event_id,
-        "batches": [batch_from(dict(zip(flat[::2], flat[1::2], strict=True))) for flat in batches],
-    }
+    texts = []
+    for flat in batches:
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        cvs = ",".join(fields[f"cv:{cv_id}"] for cv_id in fields["cvs"].split())
+        texts.append(f'{dump(_summary(fields))[:-1]},"cvs":[{cvs}]}}')
+    return f'{{"last_event_id":{dump(last_event_id)},"batches":[{",".join(texts)}]}}'
 
 
 def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[NewCV]) -> dict[str, Any]:

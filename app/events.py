@@ -6,6 +6,7 @@ message, whether what follows is whole; no clock and no counter has to survive a
 
 import json
 import re
+import struct
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 HISTORY = 1_000  # events kept for each user; whoever missed more gets a snapshot, which is smaller by then
 RETENTION = 30 * 86_400  # seconds after its last change that state and history are kept
 NO_EVENT = "0-0"  # the position before a stream's first event
+TEXT = 0x81  # a frame's first byte: a whole text message
 
 # KEYS[1] is the user's stream. Redis numbers the entry, so its id is put in front of the event's own fields.
 APPEND = f"""
@@ -30,12 +32,11 @@ PUBLISH = APPEND + "return append(ARGV[1], ARGV[2])"
 
 
 class Event(NamedTuple):
-    """One event as clients get it. `text` is serialised once and shared by all sockets."""
+    """One event. `frame` is what a socket is sent: made once, and shared by all sockets."""
 
     id: str
     previous: str
-    type: str
-    text: str
+    frame: bytes
 
 
 def channel(user_id: str) -> str:
@@ -64,41 +65,59 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def frame(text: str) -> bytes:
+    """Return the WebSocket frame that carries `text` to a client: RFC 6455, section 5.2, without a mask."""
+    payload = text.encode()
+    length = len(payload)
+    if length < 126:
+        head = bytes((TEXT, length))
+    elif length < 1 << 16:
+        head = struct.pack("!BBH", TEXT, 126, length)
+    else:
+        head = struct.pack("!BBQ", TEXT, 127, length)
+    return head + payload
+
+
+def _payload_at(data: bytes) -> int:
+    return {126: 4, 127: 10}.get(data[1], 2)
+
+
+def id_of(data: bytes) -> str:
+    """Return the id of the event in a frame that `from_message` or `from_entry` made: it stands first."""
+    begin = _payload_at(data) + len('{"id":"')
+    return data[begin : data.index(b'"', begin)].decode()
+
+
+def type_of(data: bytes) -> str:
+    """Return the type of the message in a frame that `frame` made."""
+    return str(json.loads(data[_payload_at(data) :])["type"])
+
+
 def from_message(payload: str) -> Event:
     """Return the event in a published message; raise ValueError when it isn't one of ours."""
     try:
         fields = json.loads(payload)
-        event = Event(fields["id"], fields.pop("previous_id"), fields["type"], dump(fields))
+        event_id = fields.pop("id")
+        event = Event(event_id, fields.pop("previous_id"), frame(dump({"id": event_id, **fields})))
         position(event.id)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("no id, previous_id and type") from error
+        raise ValueError("no id and previous_id") from error
     return event
 
 
-def range_after(user_id: str, last: str) -> tuple[str, ...]:
-    """Return the Redis command whose answer `whole_after` reads.
+def from_entry(entry_id: str, fields: list[str]) -> Event:
+    """Return the event in a stream's entry, whose fields are names and values in turn, as Redis gives them.
 
-    The range begins at `last` itself: its presence is the proof that nothing is missing after it.
+    Raises ValueError when it isn't one of ours.
     """
-    return ("XRANGE", stream(user_id), last, "+", "COUNT", str(HISTORY + 2))
-
-
-def whole_after(last: str, entries: list[tuple[str, dict[str, str]]]) -> list[Event] | None:
-    """Return the events after `last`, or None when they are not all there or more than HISTORY."""
-    events = [
-        Event(
-            id=entry_id,
-            previous=fields["previous"],
-            type=json.loads(fields["event"])["type"],
-            text=f'{{"id":"{entry_id}",{fields["event"][1:]}',
-        )
-        for entry_id, fields in entries
-    ]
-    if events and events[0].id == last:
-        del events[0]
-    elif (events[0].previous if events else NO_EVENT) != last:
-        return None
-    return events if len(events) <= HISTORY else None
+    try:
+        # APPEND writes them in this order.
+        name, previous, _, body = fields
+    except ValueError:
+        name = ""
+    if name != "previous":
+        raise ValueError(f"entry {entry_id} has other fields than an event's")
+    return Event(entry_id, previous, frame(f'{{"id":"{entry_id}",{body[1:]}'))
 
 
 async def publish(redis: "Redis", user_id: str, event: dict[str, Any]) -> str:

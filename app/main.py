@@ -18,12 +18,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from starlette.types import Receive, Scope, Send
 
 from app.api.v1 import cv_processing, session
 from app.batches import SNAPSHOT
 from app.hub import Hub
 from app.pages import Pages
-from app.protocol import Protocol
+from app.protocol import HttpProtocol, Protocol, seconds_since_start
 from app.redis_password import from_url
 from app.sessions import BadKeyFile, Sessions
 from app.settings import Settings, load
@@ -32,14 +33,26 @@ from app.state import State, state_of
 REDIS_TIMEOUT = 5.0  # seconds that Redis has to answer
 REDIS_QUEUE = 20.0  # seconds that a request waits for the connection
 MAX_FRAME = 65_536  # bytes of a client's message
+RETRY_AFTER = 3  # seconds that a client is asked to wait while Redis is away
 GRACE = 5  # seconds at shutdown after which uvicorn waits for nobody
 
 logger = logging.getLogger(__name__)
 
 
+class _Application(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            scope["app"] = self
+            await cv_processing.cv_processing_websocket(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the application. Raises BadKeyFile when a key file can't be used."""
-    app = FastAPI(title="screen-flow", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _Application(
+        title="screen-flow", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.state.settings = settings
     app.state.sessions = Sessions(settings)
     app.include_router(cv_processing.router)
@@ -78,6 +91,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         writer=writer,
     )
     hub = asyncio.create_task(app.state.shared.hub.run())
+    Protocol.startup = seconds_since_start()
     try:
         yield
     finally:
@@ -115,7 +129,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _no_redis(request: Request, error: Exception) -> JSONResponse:
     logger.error("Redis can't be used: %s", error)
-    return JSONResponse({"detail": "The data can't be reached at the moment; try again soon."}, 503)
+    detail = "The data can't be reached at the moment; try again soon."
+    return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
 def main() -> None:
@@ -137,7 +152,7 @@ def main() -> None:
         host=arguments.host,
         port=arguments.port,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws=Protocol,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,

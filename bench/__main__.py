@@ -1,18 +1,20 @@
 """Run the benchmarks: `scripts/bench --help`."""
 
 import argparse
+import json
 import sys
+from functools import partial
 from pathlib import Path
 
-from bench import loss, sockets
+from bench import loss, sockets, storm
 
 PLOT = Path(".artefacts/sockets.png")
 
 
-def number(text: str) -> int:
-    """Read a number of sockets or clients: 100 to 9,500, as a process may open 20,000 files."""
-    if not text.isdecimal() or not 1 <= int(text) <= 9_500:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 9500")
+def number(text: str, low: int = 1) -> int:
+    """Read a number of sockets or clients: 9,500 at most, as a process may open 20,000 files."""
+    if not text.isdecimal() or not low <= int(text) <= 9_500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to 9500")
     return int(text)
 
 
@@ -37,7 +39,39 @@ def main() -> None:
     losing.add_argument(
         "--design", choices=["guide", "ours"], nargs="+", default=["guide", "ours"], help="which (both)"
     )
+    stormy = commands.add_parser("storm", help="all come at once and resume; the api restarts; minutes")
+    stormy.add_argument(
+        "--against", metavar="REVISION", help="another revision of the app to run before ours"
+    )
+    stormy.add_argument("--json", type=Path, metavar="FILE", help="write the figures and targets there")
+    for option, default, what in (
+        ("sockets", 1_000, "sockets of the storm"),
+        ("users", 100, "users that they belong to"),
+        ("missed", 500, "events that each has missed, 1000 at most"),
+        ("restarted", 2_000, "sockets under which the api restarts"),
+        ("addresses", 10, "addresses that these come from"),
+        ("steady", 2_000, "sockets whose cost is measured, 0 or 200 and more"),
+        ("load", 0, "other programs that compute meanwhile"),
+    ):
+        low = 0 if option in ("restarted", "steady", "load") else 1
+        stormy.add_argument(
+            f"--{option}", type=partial(number, low=low), default=default, metavar="N",
+            help=f"{what} (%(default)s)",
+        )  # fmt: skip
     chosen = parser.parse_args()
+    if chosen.command == "storm":
+        if 0 < chosen.steady < 2 * sockets.USERS:
+            parser.error(f"--steady {chosen.steady}: give 0 or {2 * sockets.USERS} and more")
+        size = storm.Size(
+            chosen.sockets, chosen.users, chosen.missed, chosen.restarted, chosen.addresses, chosen.steady,
+            chosen.load,
+        )  # fmt: skip
+        results = storm.run(size, chosen.against)
+        print(f"\n{storm.table(results)}")
+        figures = storm.figures(results)
+        if chosen.json:
+            chosen.json.write_text(json.dumps({"figures": figures}, indent=2) + "\n")
+        sys.exit("a target was missed" if any(figure["met"] is False for figure in figures) else 0)
     if chosen.command == "loss":
         losses = loss.run(chosen.design, chosen.clients)
         print(f"\n{loss.table(losses)}")

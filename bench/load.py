@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 AT_ONCE = 100  # handshakes under way at the same time
 EVENT = b'"number":'  # in events only, not in heartbeats
-PING, PONG = 0x9, 0xA  # RFC 6455, section 11.8
+TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA  # RFC 6455, section 11.8
 
 
 @dataclass
@@ -75,32 +75,41 @@ class Socket(asyncio.Protocol):
             if not self.opened.done():  # cancelled, when another one failed
                 self.opened.set_result(None)
         events = 0
-        while len(data) >= 2:
-            length, start = data[1] & 0x7F, 2
-            if length == 126:
-                length, start = int.from_bytes(data[2:4]), 4
-            elif length == 127:
-                length, start = int.from_bytes(data[2:10]), 10
-            if len(data) < start + length:
-                break
-            if data[0] & 0x0F == PING:
-                self._pong(data[start : start + length])
-            events += EVENT in data[start : start + length]
-            data = data[start + length :]
-        self._buffer = data
+        found, self._buffer = split(data)
+        for opcode, payload in found:
+            if opcode == PING:
+                assert self.transport
+                self.transport.write(masked(PONG, payload))
+            events += EVENT in payload
         if events:
             self._tally.add(events)
-
-    def _pong(self, payload: bytes) -> None:
-        assert self.transport
-        # A client must mask; zeros leave the payload as it is.
-        self.transport.write(bytes((0x80 | PONG, 0x80 | len(payload))) + bytes(4) + payload)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Count a socket that was lost."""
         self._tally.lose()
         if not self.opened.done():
             self.opened.set_exception(ConnectionError("closed before the answer"))
+
+
+def split(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """Return the whole frames at the start of `data` as opcodes and payloads, and the bytes behind them."""
+    found, begin = [], 0
+    while len(data) - begin >= 2:
+        length, start = data[begin + 1] & 0x7F, begin + 2
+        if length == 126:
+            length, start = int.from_bytes(data[start : start + 2]), start + 2
+        elif length == 127:
+            length, start = int.from_bytes(data[start : start + 8]), start + 8
+        if len(data) < start + length:
+            break
+        found.append((data[begin] & 0x0F, data[start : start + length]))
+        begin = start + length
+    return found, data[begin:]
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """Return a client's short frame. A client must mask; zeros leave the payload as it is."""
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + bytes(4) + payload
 
 
 def handshake(path: str, origin: str, cookie: str) -> bytes:

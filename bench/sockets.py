@@ -35,6 +35,8 @@ class Cost:
     """Events a second that reached sockets, the median of the rounds."""
     redis_clients: int
     """Redis connections of the api."""
+    delivery_us: float
+    """Microseconds of the api's processor time a delivery."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,18 @@ async def measure(stack: Stack, sockets: int) -> Cost:
 
     rates = []
     events = max(1, DELIVERIES // sockets)
+    delivering = cpu_seconds(stack.api_pid)
     for number in range(ROUNDS):
         begin, wanted = time.perf_counter(), tally.events + events * sockets
         publishing = asyncio.to_thread(stack.publish, users, range(number * events, (number + 1) * events))
         await asyncio.gather(publishing, tally.reach(wanted, ROUND_LIMIT))
         rates.append(events * sockets / (time.perf_counter() - begin))
+    delivering = (cpu_seconds(stack.api_pid) - delivering) / (ROUNDS * events * sockets)
     for connection in (*warm, *opened):
         assert connection.transport
         connection.transport.abort()
-    return Cost(
-        stack.design, sockets, api_kib, nginx_kib, cpu / more * 1000, statistics.median(rates), clients
-    )
+    rate = statistics.median(rates)
+    return Cost(stack.design, sockets, api_kib, nginx_kib, cpu / more * 1000, rate, clients, delivering * 1e6)
 
 
 def run(numbers: Sequence[int]) -> list[Cost]:

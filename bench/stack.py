@@ -11,7 +11,7 @@ from typing import Literal
 import httpx
 
 from app.events import channel, dump, stream
-from tests.app.kit import Process, RedisServer, Site, free_port, make_site, wait_until
+from tests.app.kit import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
 
 Design = Literal["guide", "ours"]
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -60,6 +60,11 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
+def peak_memory(pid: int) -> int:
+    """Return the most bytes that a process has held in memory at once."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -76,6 +81,16 @@ class Stack:
     api: Process
     nginx: Process
     port: int
+    steps: Path
+
+    def longest_step(self, since: float) -> tuple[float, float]:
+        """Return the longest that the api's event loop was busy at one go since a Unix time, in seconds.
+
+        The first figure is the clock's, the second the processor time of it: on a busy machine they differ.
+        """
+        lines = [tuple(map(float, line.split())) for line in self.steps.read_text().splitlines()]
+        recent = [line for line in lines if line[0] >= since]
+        return max(line[1] for line in recent), max(line[2] for line in recent)
 
     @property
     def api_pid(self) -> int:
@@ -125,14 +140,24 @@ class Stack:
 
 
 @contextmanager
-def running(design: Design, folder: Path, shutdown_seconds: int = 3600) -> Iterator[Stack]:
-    """Start a design, and end it. Both run on the same uvicorn settings, so that the design alone differs."""
+def running(
+    design: Design, folder: Path, shutdown_seconds: int = 3600, source: Path = REPOSITORY
+) -> Iterator[Stack]:
+    """Start a design, and end it. Both run on the same uvicorn settings, so that the design alone differs.
+
+    `source` is the checkout whose `app` serves; its event loop is watched (`Stack.longest_step`).
+    """
     folder.mkdir()
     redis_folder = folder / "redis"
     redis_folder.mkdir()
     redis = RedisServer(redis_folder, "--appendfsync", "everysec", "--maxclients", "12000")
     site = make_site(redis, folder, APP_LOG_LEVEL="WARNING")
-    api = site.api
+    steps = folder / "steps"
+    api = Process(
+        *(sys.executable, str(REPOSITORY / "bench/watched.py"), str(steps)),
+        *("--host", "127.0.0.1", "--port", str(site.port)),
+        log=folder / "api.log", env=site.env, cwd=source,
+    )  # fmt: skip
     if design == "guide":
         password = redis.password_file.read_text().strip()
         site.env["APP_REDIS_URL"] = redis.url.replace("app@", f"app:{password}@")
@@ -146,7 +171,7 @@ def running(design: Design, folder: Path, shutdown_seconds: int = 3600) -> Itera
     configuration = folder / "nginx.conf"
     configuration.write_text(NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds))
     nginx = Process("nginx", "-c", str(configuration), "-p", str(folder), log=folder / "nginx.log")
-    stack = Stack(design, redis, site, api, nginx, port)
+    stack = Stack(design, redis, site, api, nginx, port, steps)
     try:
         redis.start()
         api.start()

@@ -67,6 +67,8 @@ function setVisible(value: boolean): void {
   document.dispatchEvent(new Event("visibilitychange"));
 }
 
+const hide = () => window.dispatchEvent(new Event("pagehide"));
+const show = () => window.dispatchEvent(new Event("pageshow"));
 const progress = (id: string) => ({ id, type: "cv_progress" });
 const asked = () => new URL(FakeWebSocket.last.url).searchParams.get("last_event_id");
 const ids = (messages: readonly unknown[]) => messages.map((message) => (message as ServerMessage).id);
@@ -488,6 +490,33 @@ describe("coming back", () => {
     expectNextTryIn(delay);
   });
 
+  it.each([1012, 1013, 4400])("comes when the server says, after %d", (code) => {
+    random = 1;
+    const { told } = connect();
+    FakeWebSocket.last.accept().end(code, "the server restarts; retry in 1234 ms");
+    expect(told.ends[0]?.reason).toBe("the server restarts; retry in 1234 ms");
+    expectNextTryIn(1_234);
+    // If that was too soon, it goes on as after a first loss.
+    FakeWebSocket.last.end(1006);
+    expectNextTryIn(500);
+    FakeWebSocket.last.end(1006);
+    expectNextTryIn(3_000);
+    FakeWebSocket.last.end(1013, "retry in 0 ms");
+    expectNextTryIn(0);
+  });
+
+  it.each([
+    ["retry in 99999 ms", 30_000],
+    ["retry in -1 ms", 250],
+    ["retry in 1e3 ms", 250],
+    ["retry in 12345678 ms", 250],
+    ["do not retry in 10 msec", 250],
+  ])("bounds and checks %s", (reason, delay) => {
+    connect();
+    FakeWebSocket.last.accept().end(1012, reason);
+    expectNextTryIn(delay);
+  });
+
   it.each([4401, 4403])("stays closed after %d and tells", (code) => {
     const { socket, told } = connect();
     FakeWebSocket.last.accept().end(code, "no");
@@ -604,6 +633,98 @@ describe("waking", () => {
     // Looking again does not disturb the try under way.
     setVisible(true);
     expect(FakeWebSocket.all).toHaveLength(2);
+  });
+});
+
+describe("back/forward cache", () => {
+  it("lets go of the socket, hears and tries nothing, and is back at once, whole", () => {
+    const { socket, told } = connect();
+    const left = FakeWebSocket.last.accept();
+    left.say(progress("1"));
+    hide();
+    expect(left.closed).toBe(true);
+    expect(socket.state).toBe("reconnecting");
+    left.say(progress("2"));
+    left.end(1005);
+    setOnline(true);
+    setVisible(true);
+    vi.advanceTimersByTime(600_000);
+    expect(FakeWebSocket.all).toHaveLength(1);
+    expect(vi.getTimerCount()).toBe(0);
+    show();
+    expect(FakeWebSocket.all).toHaveLength(2);
+    expect(asked()).toBe("1");
+    FakeWebSocket.last.accept().say(progress("2"));
+    expect(ids(told.messages)).toEqual(["1", "2"]);
+    expect(told.ends).toEqual([]);
+    expect(socket.state).toBe("live");
+    // Shown again without having been hidden changes nothing.
+    show();
+    expect(FakeWebSocket.all).toHaveLength(2);
+  });
+
+  it("changes nothing when the page is shown for the first time", () => {
+    connect();
+    show();
+    expect(FakeWebSocket.all).toHaveLength(1);
+  });
+
+  it("cuts a wait short", () => {
+    random = 1;
+    connect();
+    for (const delay of [500, 3_000]) {
+      FakeWebSocket.last.end(1006);
+      expectNextTryIn(delay);
+    }
+    FakeWebSocket.last.end(1006);
+    hide();
+    show();
+    expect(FakeWebSocket.all).toHaveLength(4);
+    FakeWebSocket.last.end(1006);
+    expectNextTryIn(500);
+  });
+
+  it("tells of the gap when there is no id to go on from", () => {
+    const { told } = connect();
+    FakeWebSocket.last.accept();
+    hide();
+    show();
+    FakeWebSocket.last.accept();
+    expect(told.messages).toEqual([{ type: "resync", snapshot: null }]);
+  });
+
+  it("loads a snapshot again whose loading it broke off", async () => {
+    const signals: AbortSignal[] = [];
+    const loadSnapshot = (signal: AbortSignal) => {
+      signals.push(signal);
+      return new Promise<Snapshot>((resolve) => {
+        if (signals.length === 2) resolve({ last_event_id: "5" });
+      });
+    };
+    connect({ loadSnapshot });
+    hide();
+    expect(signals[0]?.aborted).toBe(true);
+    show();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(asked()).toBe("5");
+  });
+
+  it("does not let a flooder in sooner", () => {
+    connect();
+    FakeWebSocket.last.accept().end(4429);
+    hide();
+    show();
+    expect(FakeWebSocket.all).toHaveLength(1);
+    expectNextTryIn(22_500);
+  });
+
+  it("is nothing to a socket that is closed", () => {
+    const { socket } = connect();
+    socket.close();
+    hide();
+    show();
+    expect(socket.state).toBe("closed");
+    expect(FakeWebSocket.all).toHaveLength(1);
   });
 });
 

@@ -13,7 +13,8 @@
  * - a history that no longer reaches so far is answered by `{"type":"resync","snapshot":{"last_event_id":…}}`;
  * - close codes: 4400 the id is malformed, 4401 no valid session, 4403 not yours, 4429 too many messages.
  *   After 4401 and 4403 it stays closed. Any other end, 1012 (restart) and 1013 (slow reader) included, is
- *   followed by a new connection that resumes.
+ *   followed by a new connection that resumes;
+ * - a close reason with `retry in <n> ms` in it says when the server has room for that connection.
  */
 
 /**
@@ -80,6 +81,8 @@ export interface ReconnectingWebSocketOptions<M extends ServerMessage, S extends
 const FIRST_DELAY = 500;
 /** Milliseconds after which a connection counts as good, so that the next loss is again a first one. */
 const STABLE_AFTER = 5_000;
+/** The server knows best how long it is away, and how many others come back. */
+const RETRY_HINT = /\bretry in (\d{1,7}) ms\b/;
 /** Ids kept to recognise duplicates: far more than any overlap of replay and live events. */
 const REMEMBERED_IDS = 4_096;
 
@@ -111,6 +114,8 @@ export class ReconnectingWebSocket<
   #everOpened = false;
   #failures = 0;
   #barred = false;
+  /** In the browser's back/forward cache, where nobody sees the page and no script of it runs. */
+  #cached = false;
   #retryTimer: Timer;
   #heartbeatTimer: Timer;
   #deadlineTimer: Timer;
@@ -134,6 +139,8 @@ export class ReconnectingWebSocket<
     window.addEventListener("online", () => this.#onOnline(), { signal });
     window.addEventListener("offline", () => this.#onOffline(), { signal });
     document.addEventListener("visibilitychange", () => this.#onVisibilityChange(), { signal });
+    window.addEventListener("pagehide", () => this.#onPageHide(), { signal });
+    window.addEventListener("pageshow", () => this.#onPageShow(), { signal });
     this.#connect();
   }
 
@@ -257,8 +264,7 @@ export class ReconnectingWebSocket<
     if (final) {
       console.log("[WebSocket] Refused:", code, reason);
     } else {
-      const delay = this.#delay(code);
-      this.#failures += 1;
+      const delay = this.#delay(code, reason);
       this.#barred = code === CLOSE_TOO_MANY;
       this.#retryTimer = setTimeout(() => this.#connect(), delay);
       console.log(
@@ -271,14 +277,25 @@ export class ReconnectingWebSocket<
     if (final) this.close();
   }
 
-  /** Full jitter: anything between nothing and a ceiling that doubles. Who flooded the server waits long. */
-  #delay(code: number): number {
+  /**
+   * What the server asks for; else full jitter: anything between nothing and a ceiling that doubles. Who flooded the
+   * server waits long.
+   */
+  #delay(code: number, reason = ""): number {
     const longest = this.#maxReconnectInterval;
+    const failures = this.#failures;
+    this.#failures += 1;
     if (code === CLOSE_TOO_MANY) return ((1 + Math.random()) / 2) * longest;
+    const hint = RETRY_HINT.exec(reason)?.[1];
+    if (hint !== undefined) {
+      // What fails then is a first failure, not one more of those that led here.
+      this.#failures = 0;
+      return Math.min(Number(hint), longest);
+    }
     const ceiling =
-      this.#failures === 0
+      failures === 0
         ? Math.min(FIRST_DELAY, this.#reconnectInterval)
-        : this.#reconnectInterval * 2 ** (this.#failures - 1);
+        : this.#reconnectInterval * 2 ** (failures - 1);
     return Math.random() * Math.min(ceiling, longest);
   }
 
@@ -318,6 +335,7 @@ export class ReconnectingWebSocket<
 
   #onOnline(): void {
     this.#failures = 0;
+    if (this.#cached) return;
     if (this.#openedAt !== undefined) this.#ping();
     else if (!this.#barred) this.#connect();
   }
@@ -333,6 +351,22 @@ export class ReconnectingWebSocket<
     // A machine that slept may wake with a dead socket, and a hidden page's timers run late.
     if (this.#openedAt !== undefined) this.#ping();
     else if (this.#retryTimer !== undefined && !this.#barred) this.#connect();
+  }
+
+  /** The cache would keep the socket open, and its events waiting, for minutes in which nobody looks. */
+  #onPageHide(): void {
+    this.#cached = true;
+    this.#abandon();
+    this.#setState(this.#stateWithoutSocket());
+  }
+
+  #onPageShow(): void {
+    // Also shown when it was loaded.
+    if (!this.#cached) return;
+    this.#cached = false;
+    this.#failures = 0;
+    if (this.#barred) this.#retryTimer = setTimeout(() => this.#connect(), this.#delay(CLOSE_TOO_MANY));
+    else this.#connect();
   }
 
   #stateWithoutSocket(): ConnectionState {

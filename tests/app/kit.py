@@ -50,8 +50,11 @@ def wait_until(what: str, probe: Callable[[], T], seconds: float = 20) -> T:
 class Process:
     """A child that is started, ended and started again."""
 
-    def __init__(self, *arguments: str, log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, log: Path, env: dict[str, str] | None = None, cwd: Path = REPOSITORY
+    ) -> None:
         self.arguments = arguments
+        self.cwd = cwd
         self.log_file = log
         self.env = env
         self.child: subprocess.Popen[bytes] | None = None
@@ -64,7 +67,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 env=self.env,
-                cwd=REPOSITORY,
+                cwd=self.cwd,
                 start_new_session=True,
             )
 

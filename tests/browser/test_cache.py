@@ -1,0 +1,53 @@
+"""The back/forward cache, which Playwright turns off: the page lets go of its socket and comes back whole."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, Playwright, expect
+
+from tests.browser.conftest import launch
+from tests.browser.kit import CVS, sign_in
+
+# Sees the page's sockets, and on its return what became of them and whether it came from the cache.
+WATCH = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...rest) { super(...rest); window.sockets.push(this); }
+};
+window.addEventListener("pageshow", (event) => {
+  window.cached = event.persisted;
+  window.found = window.sockets.map((socket) => socket.readyState);
+});
+"""
+ENDED = (2, 3)  # WebSocket's CLOSING and CLOSED
+
+
+@pytest.fixture
+def cached_page(playwright: Playwright) -> Iterator[Page]:
+    """A page of a browser that has the cache on."""
+    browser = launch(playwright, ignore_default_args=["--disable-back-forward-cache"])
+    page = browser.new_context(ignore_https_errors=True).new_page()
+    page.add_init_script(WATCH)
+    yield page
+    browser.close()
+
+
+def test_a_page_in_the_cache_has_no_socket_and_comes_back_whole(cached_page: Page) -> None:
+    page = cached_page
+    site = os.environ["SITE_URL"].rstrip("/")
+    sign_in(page, "cache")
+    page.evaluate("window.marker = 1")
+    page.goto(f"{site}/favicon.svg")
+    # While nobody sees it, a batch is processed.
+    answer = page.context.request.post(f"{site}/api/v1/cv-processing/batches", multipart={"files": CVS[0]})
+    assert answer.status == 202
+    page.wait_for_timeout(2_000)
+    page.evaluate("history.back()")
+    expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
+    assert page.evaluate("[window.marker, window.cached]") == [1, True], "it did not come from the cache"
+    found = page.evaluate("window.found")
+    assert len(found) == 1
+    assert found[0] in ENDED, "the socket was kept"
+    assert page.evaluate("window.sockets.length") == 2
+    expect(page.get_by_test_id("batch").first).to_have_attribute("data-status", "done", timeout=30_000)
