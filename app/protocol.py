@@ -1,8 +1,7 @@
 """uvicorn's WebSocket protocol, with five things that an application can't reach."""
 
 import random
-import socket
-from asyncio import BaseTransport
+from asyncio import BaseTransport, Task, TimerHandle
 from contextlib import suppress
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -12,19 +11,40 @@ from app.rate import FLOOD, FLOOD_REASON, Rate
 
 SHUTDOWN_SPREAD = 3.0  # seconds at most over which sockets are closed: clients then don't come all at once
 SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
-STALL_TIMEOUT = 30_000  # milliseconds in which a peer must take what was sent to it
+CLOSE_TIMEOUT = 30.0  # seconds that a peer has to take the rest once its socket is being closed
 
 
 class Protocol(WebSocketsSansIOProtocol):
     """Closes sockets one by one at shutdown, drops peers that take nothing, limits pings, and is smaller."""
 
+    _end: TimerHandle | None = None
+
+    def _end_soon(self) -> None:
+        """Bound the time that a closed transport waits for its reader; by itself it waits forever."""
+        if not self.disconnected and self._end is None:
+            self._end = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def on_task_complete(self, task: Task[None]) -> None:
+        """Also let the peer go: nothing serves it any more."""
+        super().on_task_complete(task)
+        self._end_soon()
+
+    def keepalive_timeout(self) -> None:
+        """Also let a peer go that took no ping, so nothing else either; its reader need not have ended."""
+        super().keepalive_timeout()
+        self._end_soon()
+
     def connection_made(self, transport: BaseTransport) -> None:
-        """Also bound the time that sent data may wait; even a closed socket waits for its reader forever."""
+        """Also count what the peer sends."""
         super().connection_made(transport)
         self._rate = Rate()
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Also let go of the timer."""
+        super().connection_lost(exc)
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
 
     def start_keepalive(self) -> None:
         """Also let go of the handshake, a tenth of what a waiting socket holds; nothing reads it any more."""
