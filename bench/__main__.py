@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import loss, sockets
+from bench import loss, sockets, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -37,7 +37,18 @@ def main() -> None:
     losing.add_argument(
         "--design", choices=["guide", "ours"], nargs="+", default=["guide", "ours"], help="which (both)"
     )
+    way = commands.add_parser("upstream", help="ways from nginx to the api, in a demo that is up; minutes")
+    way.add_argument("--clients", type=number, default=2_000, metavar="N", help="how many (%(default)s)")
+    way.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written, too")
     chosen = parser.parse_args()
+    if chosen.command == "upstream":
+        if chosen.clients < 2 * upstream.USERS:
+            parser.error(f"--clients {chosen.clients}: give {2 * upstream.USERS} or more")
+        ways = upstream.run(chosen.clients)
+        print(f"\n{upstream.table(ways)}")
+        if chosen.json:
+            upstream.save(ways, chosen.json)
+        sys.exit(0 if all(figure["met"] for figure in upstream.targets(ways)) else "a target was missed")
     if chosen.command == "loss":
         losses = loss.run(chosen.design, chosen.clients)
         print(f"\n{loss.table(losses)}")
