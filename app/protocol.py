@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import Frame
 
 from app.rate import FLOOD, FLOOD_REASON, Rate
 
@@ -32,6 +33,11 @@ class Protocol(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         """Also let a peer go that took no ping, so nothing else either; its reader need not have ended."""
         super().keepalive_timeout()
+        self._end_soon()
+
+    def handle_close(self, event: Frame) -> None:
+        """Also let a peer go that says good-bye and does not read the answer."""
+        super().handle_close(event)
         self._end_soon()
 
     def connection_made(self, transport: BaseTransport) -> None:
