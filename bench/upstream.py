@@ -139,8 +139,9 @@ class Server:
     def way(self, way: Way) -> Iterator[dict[str, int]]:
         """Start an api and an nginx for this way; the process ids of api, nginx and proxy, by name."""
         options = {
-            "port": f"-p 127.0.0.1:{API_PORT}:8000",
-            "address": "",
+            # Without a socket of its own it would take the site's.
+            "port": f"-p 127.0.0.1:{API_PORT}:8000 -e APP_SOCKET=",
+            "address": "-e APP_SOCKET=",
             "socket": f"-v /opt/{NAME}/run:/run/{NAME} -e APP_SOCKET=/run/{NAME}/api.sock",
         }[way]
         try:

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,7 @@ def gather_server(options: Options) -> dict[str, Datum]:
             "upstream": lambda: upstream(options),
             "probes": lambda: probes(options),
             "disk": disk,
-            "files": files,
+            "files": lambda: files(options),
             "firewall": lambda: firewall(deadline),
             "nginx_log": nginx_log,
             "refused": refused,
@@ -371,8 +372,8 @@ def disk() -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def files() -> dict[str, dict[str, int]]:
-    """Return the open files and the limit of nginx's fullest worker and of the api."""
+def files(options: Options) -> dict[str, dict[str, int]]:
+    """Return the open files and the limit of nginx's fullest worker, or its connections', and of the api."""
     wanted = {"nginx": "nginx: worker process", "api": "app.main"}
     found: dict[str, dict[str, int]] = {}
     for pid, words in _processes():
@@ -390,6 +391,10 @@ def files() -> dict[str, dict[str, int]]:
                 now = {"open": count, "limit": int(limit[1])}
                 kept = found.get(name, now)
                 found[name] = max(kept, now, key=lambda item: item["open"] / item["limit"])
+    if "nginx" in found:
+        with suppress(Missing):
+            connections = nginx_facts(options)["worker_connections"]
+            found["nginx"]["limit"] = min(found["nginx"]["limit"], connections)
     return found
 
 

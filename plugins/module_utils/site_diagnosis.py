@@ -150,14 +150,14 @@ def disk_full(e: Evidence) -> str | None:
 @rule(
     "server",
     "server_is_full",
-    "Raise nginx_worker_connections (nginx_worker_rlimit_nofile follows it) and run site.yml --tags nginx; "
-    "systemctl restart nginx helps at once.",
+    "Raise nginx_worker_connections (nginx_worker_rlimit_nofile follows it) or app_stack_api_files and run "
+    "site.yml; systemctl restart nginx helps at once.",
 )
 def out_of_files(e: Evidence) -> str | None:
-    """Nginx or the api holds as many files as it may; each connection is one."""
+    """Nginx or the api holds as many files or connections as it may; each connection is a file."""
     for name, files in (e["server.files"] or {}).items():
         if files["open"] >= FEW_FILES * files["limit"]:
-            return f"{name} is out of file descriptors: {files['open']} of {files['limit']} are open."
+            return f"{name} is out of files or connections: {files['open']} of {files['limit']} are open."
     return None
 
 

@@ -370,7 +370,7 @@ fault(
     "out of file descriptors",
     "out_of_files",
     "server",
-    "nginx is out of file",
+    "nginx is out of files",
     lambda site: site.sh(
         "for p in $(pgrep -f 'nginx: worker process$'); do n=$(ls /proc/$p/fd | wc -l); "
         "runuser -u www-data -- prlimit --pid $p --nofile=$n: ; done"
