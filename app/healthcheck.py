@@ -1,24 +1,29 @@
 """Is this container's process at work? `python -m app.healthcheck api|worker`; status 0 when it is."""
 
+import http.client
+import os
+import socket
 import sys
-import urllib.error
-import urllib.request
 
 
 def api() -> str | None:
-    """Return what is wrong with the api, or None."""
+    """Return what is wrong with the api, or None. It is asked the way that the proxy comes."""
+    path = os.environ.get("APP_SOCKET")
     try:
-        with urllib.request.urlopen("http://127.0.0.1:8000/readyz", timeout=4):
-            return None
-    except urllib.error.HTTPError as error:
-        return error.read(1000).decode("utf-8", "replace")
-    except OSError as error:
-        return str(error)
+        asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=4)
+        if path:
+            asked.sock = socket.socket(socket.AF_UNIX)
+            asked.sock.settimeout(4)
+            asked.sock.connect(path)
+        asked.request("GET", "/readyz")
+        answer = asked.getresponse()
+        return None if answer.status == 200 else answer.read(1000).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
 
 
 def worker() -> str | None:
     """Return what is wrong with the worker processes, or None: each must have asked Redis for work lately."""
-    import os
     import tempfile
     import time
     from pathlib import Path

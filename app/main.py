@@ -1,11 +1,14 @@
-"""The api. `python -m app.main` serves it on port 8000."""
+"""The api. `python -m app.main` serves it on port 8000, and on a unix socket where APP_SOCKET names one."""
 
 import argparse
 import asyncio
 import logging
+import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -19,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.api.v1 import cv_processing, session
 from app.batches import SNAPSHOT
@@ -35,6 +39,10 @@ REDIS_QUEUE = 20.0  # seconds that a request waits for the connection
 MAX_FRAME = 65_536  # bytes of a client's message
 RETRY_AFTER = 3  # seconds that a client is asked to wait while Redis is away
 GRACE = 5  # seconds at shutdown after which uvicorn waits for nobody
+BACKLOG = 16_384  # connections that may wait; a unix socket refuses the next at once, where TCP tries again
+PROXY = "unix"  # the client's name on the unix socket, which only the proxy may open
+# Without a socket the proxy comes through an address of Docker's; the client's own stands in its header.
+PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +141,33 @@ async def _no_redis(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
+def listen(path: Path) -> socket.socket:
+    """Return a socket that listens at `path`, for the folder's group, in place of an older one."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(new))
+    new.chmod(0o660)
+    listener.listen(BACKLOG)
+    new.rename(path)
+    return listener
+
+
+class Forwarded:
+    """Takes client and scheme from the headers of the proxy: of the unix socket's peer, if there is one."""
+
+    def __init__(self, app: FastAPI, trusted: str) -> None:
+        self._app = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. A unix socket's peer has no address."""
+        if scope["type"] != "lifespan" and scope["client"] is None:
+            scope["client"] = (PROXY, 0)
+        await self._app(scope, receive, send)  # type: ignore[arg-type]
+
+
 def main() -> None:
-    """Serve until stopped; end with a sentence when a setting or a key file can't be used."""
+    """Serve until stopped; end with a sentence when a setting, the socket or a key file can't be used."""
     parser = argparse.ArgumentParser(prog="python -m app.main", description=main.__doc__)
     # Inside a container; only the loopback address of its host is published.
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
@@ -147,21 +180,35 @@ def main() -> None:
         app = create_app(settings)
     except BadKeyFile as error:
         sys.exit(str(error))
-    uvicorn.run(
-        app,
+    path = os.environ.get("APP_SOCKET")
+    config = uvicorn.Config(
+        Forwarded(app, PROXY if path else PRIVATE),
         host=arguments.host,
         port=arguments.port,
+        backlog=BACKLOG,
         loop="uvloop",
         http=HttpProtocol,
         ws=Protocol,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=GRACE,
-        # nginx reaches the container through an address of Docker's; the client's own stands in its header.
-        forwarded_allow_ips="127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+        proxy_headers=False,
         log_config=None,
         log_level=settings.log_level.lower(),
     )
+    sockets = [config.bind_socket()]
+    if path:
+        try:
+            sockets.append(listen(Path(path)))
+        except OSError as error:
+            sys.exit(
+                f"APP_SOCKET is {path!r}, where this process can't listen ({error.strerror}); "
+                "give a path in a folder that it may write to, or none."
+            )
+    server = uvicorn.Server(config)
+    server.run(sockets=sockets)
+    if not server.started:
+        sys.exit(3)  # the reason is logged
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 import gc
 import os
 import random
-import socket
 import time
-from asyncio import BaseTransport, Future, Task, get_running_loop, shield
+from asyncio import BaseTransport, Future, Task, TimerHandle, get_running_loop, shield
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import Frame
 from websockets.http11 import Request
 
 from app.rate import FLOOD, FLOOD_REASON, Rate
@@ -27,7 +27,7 @@ RETURN_RATE = 1_000  # clients that a new process is sent in a second; it serves
 OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
 HANDSHAKES_AT_ONCE = 4  # of those that have come, before the event loop turns to others
 FROZEN_AT_ONCE = 100  # new sockets after which the garbage collector is told to leave what lives alone
-STALL_TIMEOUT = 30_000  # milliseconds in which a peer must take what was sent to it
+CLOSE_TIMEOUT = 30.0  # seconds that a peer has to take the rest once its socket is being closed
 
 
 def retry_in(reason: str, seconds: float) -> str:
@@ -151,16 +151,6 @@ class Protocol(WebSocketsSansIOProtocol):
             if cls._waiting:
                 cls._waiting[0].loop.call_soon(cls._shake_hands)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Also break the parser's cycle."""
-        super().connection_lost(exc)
-        self.conn.parser.close()
-
-    def on_task_complete(self, task: "Task[None]") -> None:
-        """Also break the cycle with the scope."""
-        super().on_task_complete(task)
-        self.scope.clear()  # type: ignore[attr-defined]
-
     def handle_connect(self, event: Request) -> None:
         """Also show the application the way to `write`."""
         super().handle_connect(event)
@@ -181,15 +171,43 @@ class Protocol(WebSocketsSansIOProtocol):
         gc.collect()
         gc.freeze()
 
+    _end: TimerHandle | None = None
+
+    def _end_soon(self) -> None:
+        """Bound the time that a closed transport waits for its reader; by itself it waits forever."""
+        if not self.disconnected and self._end is None:
+            self._end = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def on_task_complete(self, task: Task[None]) -> None:
+        """Also let the peer go, which nothing serves any more, and break the cycle with the scope."""
+        super().on_task_complete(task)
+        self.scope.clear()  # type: ignore[attr-defined]
+        self._end_soon()
+
+    def keepalive_timeout(self) -> None:
+        """Also let a peer go that took no ping, so nothing else either; its reader need not have ended."""
+        super().keepalive_timeout()
+        self._end_soon()
+
+    def handle_close(self, event: Frame) -> None:
+        """Also let a peer go that says good-bye and does not read the answer."""
+        super().handle_close(event)
+        self._end_soon()
+
     def connection_made(self, transport: BaseTransport) -> None:
-        """Also bound the time that sent data may wait; even a closed socket waits for its reader forever."""
+        """Also count what the peer sends."""
         super().connection_made(transport)
         self.queue = _Inbox()  # type: ignore[assignment]
         self.writable = _Gate()  # type: ignore[assignment]
         self._rate = Rate()
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Also let go of the timer, and break the parser's cycle."""
+        super().connection_lost(exc)
+        self.conn.parser.close()
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
 
     def start_keepalive(self) -> None:
         """Also let go of the handshake, a fifth of what a waiting socket holds; nothing reads it any more."""

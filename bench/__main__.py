@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import loss, sockets, storm
+from bench import loss, sockets, storm, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -58,6 +58,9 @@ def main() -> None:
             f"--{option}", type=partial(number, low=low), default=default, metavar="N",
             help=f"{what} (%(default)s)",
         )  # fmt: skip
+    way = commands.add_parser("upstream", help="ways from nginx to the api, in a demo that is up; minutes")
+    way.add_argument("--clients", type=number, default=2_000, metavar="N", help="how many (%(default)s)")
+    way.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written, too")
     chosen = parser.parse_args()
     if chosen.command == "storm":
         if 0 < chosen.steady < 2 * sockets.USERS:
@@ -72,6 +75,14 @@ def main() -> None:
         if chosen.json:
             chosen.json.write_text(json.dumps({"figures": figures}, indent=2) + "\n")
         sys.exit("a target was missed" if any(figure["met"] is False for figure in figures) else 0)
+    if chosen.command == "upstream":
+        if chosen.clients < 2 * upstream.USERS:
+            parser.error(f"--clients {chosen.clients}: give {2 * upstream.USERS} or more")
+        ways = upstream.run(chosen.clients)
+        print(f"\n{upstream.table(ways)}")
+        if chosen.json:
+            upstream.save(ways, chosen.json)
+        sys.exit(0 if all(figure["met"] for figure in upstream.targets(ways)) else "a target was missed")
     if chosen.command == "loss":
         losses = loss.run(chosen.design, chosen.clients)
         print(f"\n{loss.table(losses)}")

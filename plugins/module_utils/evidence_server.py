@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -13,11 +14,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import nginx_config
 from .site_evidence import Datum, Deadline, Missing, gather, last_lines, run
@@ -29,6 +33,9 @@ except ImportError:
     websocket = None  # type: ignore[assignment]
 
 NGINX = Path("/etc/nginx/nginx.conf")
+# Where the api listens inside its container (docs/contract.md).
+API_PORT = 8000
+API_SOCKETS = "/run/screen-flow/"
 # A container's environment holds secrets, too; these variables are none.
 OPEN_VARIABLES = ("APP_HEARTBEAT_SECONDS", "APP_ALLOWED_ORIGINS", "APP_LOG_LEVEL", "APP_DEMO_SIGN_IN")
 INFO = (
@@ -86,12 +93,13 @@ def gather_server(options: Options) -> dict[str, Datum]:
             "stack": lambda: stack(options, deadline),
             "deploying": deploying,
             "ready": lambda: ready(options),
+            "upstream": lambda: upstream(options),
             "probes": lambda: probes(options),
             "disk": disk,
-            "files": files,
+            "files": lambda: files(options),
             "firewall": lambda: firewall(deadline),
             "nginx_log": nginx_log,
-            "sockets": lambda: sockets(options),
+            "refused": refused,
             "addresses": lambda: addresses(deadline),
         },
         deadline,
@@ -100,7 +108,10 @@ def gather_server(options: Options) -> dict[str, Datum]:
     inner = found["stack"].pop("value", None)
     if inner is None:
         why = found.pop("stack")
-        return {**found, **dict.fromkeys(("containers", "redis", "worker", "canary", "app_logs"), why)}
+        return {
+            **found,
+            **dict.fromkeys(("containers", "redis", "worker", "canary", "app_logs", "sockets"), why),
+        }
     del found["stack"]
     return {**found, **inner}
 
@@ -298,6 +309,43 @@ def ready(options: Options) -> dict[str, Any]:
     }
 
 
+def upstream(options: Options) -> list[dict[str, Any]]:
+    """Return each address that nginx passes sockets to, and the status or error of /healthz there."""
+    facts = nginx_facts(options)
+    location = facts["websocket_location"] or facts["root_location"]
+    if not location or not location["proxy_pass"]:
+        raise Missing("nginx's configuration passes sockets to nobody.")
+    name = urlsplit(location["proxy_pass"]).netloc
+    servers = facts["upstreams"].get(name, [name])
+    asked = gather(
+        {server: partial(_healthz, server, options.timeout) for server in servers}, Deadline(options.timeout)
+    )
+    return [
+        {"server": server, **datum.get("value", {"status": None, "error": datum.get("missing", "")})}
+        for server, datum in asked.items()
+    ]
+
+
+def _healthz(server: str, timeout: float) -> dict[str, Any]:
+    """Return the status that an upstream's server gives, `unix:PATH` or `host:port`, or the error."""
+    path = server.removeprefix("unix:")
+    asked = http.client.HTTPConnection("localhost" if path != server else server, timeout=timeout)
+    try:
+        if path != server:
+            asked.sock = socket.socket(socket.AF_UNIX)
+            asked.sock.settimeout(timeout)
+            asked.sock.connect(path)
+        asked.request("GET", "/healthz")
+        return {"status": asked.getresponse().status, "error": ""}
+    except (OSError, http.client.HTTPException) as error:
+        return {
+            "status": None,
+            "error": getattr(error, "strerror", None) or str(error) or type(error).__name__,
+        }
+    finally:
+        asked.close()
+
+
 def probes(options: Options) -> dict[str, dict[str, Any]]:
     """Return what module site_probe says of each target, by name."""
     targets = [read_target(values, options.timeout) for values in options.targets]
@@ -324,8 +372,8 @@ def disk() -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def files() -> dict[str, dict[str, int]]:
-    """Return the open files and the limit of nginx's fullest worker and of the api."""
+def files(options: Options) -> dict[str, dict[str, int]]:
+    """Return the open files and the limit of nginx's fullest worker, or its connections', and of the api."""
     wanted = {"nginx": "nginx: worker process", "api": "app.main"}
     found: dict[str, dict[str, int]] = {}
     for pid, words in _processes():
@@ -343,6 +391,10 @@ def files() -> dict[str, dict[str, int]]:
                 now = {"open": count, "limit": int(limit[1])}
                 kept = found.get(name, now)
                 found[name] = max(kept, now, key=lambda item: item["open"] / item["limit"])
+    if "nginx" in found:
+        with suppress(Missing):
+            connections = nginx_facts(options)["worker_connections"]
+            found["nginx"]["limit"] = min(found["nginx"]["limit"], connections)
     return found
 
 
@@ -367,17 +419,52 @@ def nginx_log() -> dict[str, Any]:
         raise Missing(f"{file} can't be read: {error.strerror}.") from error
 
 
+# What nginx writes when it turns somebody away, and how status shows it.
+REFUSALS = (
+    (re.compile(r'limiting requests.* by zone "(\w+)"'), "{} (429)"),
+    (re.compile(r'limiting connections by zone "(\w+)"'), "{} (429)"),
+    (re.compile(r"worker_connections are not enough"), "no free connection of nginx"),
+    (re.compile(r"Too many open files"), "no free file of nginx"),
+    (re.compile(r"connect\(\) to \S+ failed \(\d+: ([^)]+)\)"), "api not reached: {} (502)"),
+    (re.compile(r"upstream timed out"), "api not in time (504)"),
+)
+LOG_TAIL = 4 << 20  # bytes of nginx's log that are read for refusals
+HOUR = 3600
+
+
+def refused() -> dict[str, int]:
+    """Return how many requests nginx turned away within the last hour, by reason."""
+    file = Path("/var/log/nginx/error.log")
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - LOG_TAIL))
+            lines = opened.read().decode(errors="replace").splitlines()
+    except OSError as error:
+        raise Missing(f"{file} can't be read: {error.strerror}.") from error
+    return count_refusals(lines, datetime.datetime.now().astimezone())
+
+
+def count_refusals(lines: list[str], now: datetime.datetime) -> dict[str, int]:
+    """Return the refusals of the hour before `now` by reason, most frequent first; nginx's time is local."""
+    found: Counter[str] = Counter()
+    for line in lines:
+        try:
+            moment = datetime.datetime.strptime(line[:19], "%Y/%m/%d %H:%M:%S").astimezone()
+        except ValueError:
+            continue  # the rest of a line that was cut
+        if (now - moment).total_seconds() > HOUR:
+            continue
+        for pattern, reason in REFUSALS:
+            if seen := pattern.search(line):
+                found[reason.format(*seen.groups())] += 1
+                break
+    return dict(found.most_common())
+
+
 def addresses(deadline: Deadline) -> list[str]:
     """Return the server's own addresses, less loopback and link-local ones."""
     shown = json.loads(run(["ip", "-json", "address", "show", "scope", "global"], deadline).stdout or "[]")
     return [each["local"] for link in shown for each in link.get("addr_info", []) if "local" in each]
-
-
-def sockets(options: Options) -> int:
-    """Return the connections that the api's published port holds at this moment."""
-    port = f"{options.api_port:04X}"
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(words[3] == "01" and words[2].endswith(":" + port) for words in lines)
 
 
 # The compose project.
@@ -399,6 +486,7 @@ def stack(options: Options, deadline: Deadline) -> dict[str, Datum]:
             "worker": lambda: worker(of("redis"), deadline),
             "canary": lambda: canary(options, of("worker"), of("redis"), deadline),
             "app_logs": lambda: app_logs(state, deadline),
+            "sockets": lambda: sockets(state),
         },
         Deadline(deadline.left() - 0.3),
     )
@@ -422,6 +510,7 @@ def containers(options: Options, deadline: Deadline) -> dict[str, dict[str, Any]
         variables = dict(entry.split("=", 1) for entry in one["Config"].get("Env") or [] if "=" in entry)
         said = {
             "id": one["Id"],
+            "pid": state["Pid"],
             "image": one["Config"]["Image"],
             "state": state["Status"],
             "health": state.get("Health", {}).get("Status", "none"),
@@ -449,6 +538,22 @@ def _moment(text: str) -> float | None:
     if text.startswith("0001"):
         return None
     return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z$", r"\1+00:00", text)).timestamp()
+
+
+def sockets(state: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the connections that the api's container has on its port and its unix socket at this moment."""
+    pid = state.get("api", {}).get("pid")
+    if not pid:
+        raise Missing("container api does not run.")
+    net = Path(f"/proc/{pid}/net")
+    tcp = [
+        line.split()[1:4] for name in ("tcp", "tcp6") for line in (net / name).read_text().splitlines()[1:]
+    ]
+    # Flags, type, state; a connection has the path that its listener was bound to.
+    unix = [line.split() for line in (net / "unix").read_text().splitlines()[1:]]
+    return sum(local.endswith(f":{API_PORT:04X}") and state == "01" for local, _, state in tcp) + sum(
+        len(words) > 7 and words[7].startswith(API_SOCKETS) and words[5] == "03" for words in unix
+    )
 
 
 def redis(container: str, deadline: Deadline) -> dict[str, Any]:

@@ -215,6 +215,7 @@ CHECKS = (
             "api_stopped",
             "api_hangs",
             "api_on_other_port",
+            "upstream_dead",
         ),
         _services,
     ),

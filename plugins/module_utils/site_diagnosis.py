@@ -150,14 +150,14 @@ def disk_full(e: Evidence) -> str | None:
 @rule(
     "server",
     "server_is_full",
-    "Raise nginx_worker_connections (nginx_worker_rlimit_nofile follows it) and run site.yml --tags nginx; "
-    "systemctl restart nginx helps at once.",
+    "Raise nginx_worker_connections (nginx_worker_rlimit_nofile follows it) or app_stack_api_files and run "
+    "site.yml; systemctl restart nginx helps at once.",
 )
 def out_of_files(e: Evidence) -> str | None:
-    """Nginx or the api holds as many files as it may; each connection is one."""
+    """Nginx or the api holds as many files or connections as it may; each connection is a file."""
     for name, files in (e["server.files"] or {}).items():
         if files["open"] >= FEW_FILES * files["limit"]:
-            return f"{name} is out of file descriptors: {files['open']} of {files['limit']} are open."
+            return f"{name} is out of files or connections: {files['open']} of {files['limit']} are open."
     return None
 
 
@@ -378,6 +378,21 @@ def api_on_other_port(e: Evidence) -> str | None:
 
 @rule(
     "api",
+    "upstream_is_dead",
+    "Run ansible-playbook site.yml --tags app_stack: it tries that way and makes the api anew if it is dead.",
+    explained_by=("docker_stopped", "api_stopped", "api_hangs", "api_on_other_port", "wrong_upstream"),
+    deploys=True,
+)
+def upstream_dead(e: Evidence) -> str | None:
+    """The api runs, but gives no answer at the address or the socket that nginx passes requests to."""
+    dead = [each for each in e["server.upstream"] or [] if each["status"] is None]
+    if not e.runs("api") or not dead:
+        return None
+    return f"the api runs, but nginx does not reach it at {dead[0]['server']}: {dead[0]['error']}."
+
+
+@rule(
+    "api",
     "changes_only_after_refresh",
     "docker compose logs api says why; the probe needs site_check_origin in app_stack_allowed_origins and a "
     "session that the api accepts (site_check_session).",
@@ -582,15 +597,16 @@ def buffering_on(e: Evidence) -> str | None:
 
 @rule("nginx", "site_is_down", NGINX_AGAIN)
 def wrong_upstream(e: Evidence) -> str | None:
-    """Nginx passes requests to a port on which the api does not listen."""
-    location, port = _socket_location(e), e.want("api_port")
-    if not location or not location["proxy_pass"] or not port:
+    """Nginx passes requests to a port or a unix socket on which the api does not listen."""
+    location, wanted = _socket_location(e), e.want("upstream")
+    if not location or not location["proxy_pass"] or not wanted:
         return None
     authority = urlsplit(location["proxy_pass"]).netloc
     servers = (e["server.nginx_config.upstreams"] or {}).get(authority, [authority])
-    if any(server.endswith(f":{port}") for server in servers):
+    # A host may be written in more than one way; the port or the path may not.
+    if any(server.endswith(f":{wanted.rpartition(':')[2]}") for server in servers):
         return None
-    return f"nginx passes sockets to {', '.join(servers)}, but the api listens on port {port}."
+    return f"nginx passes sockets to {', '.join(servers)}, but the api listens on {wanted}."
 
 
 @rule("nginx", "ssl_error", NGINX_AGAIN, explained_by=("nginx_stopped",))

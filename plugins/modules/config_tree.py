@@ -192,6 +192,16 @@ def apply(root: Path, change: Change, folder_mode: int, owner: int) -> None:
         temporary.replace(path)
 
 
+def special(folder: str, names: list[str]) -> list[str]:
+    """Return what can't be copied: what is neither file, folder nor link, such as a socket."""
+    found = []
+    for name in names:
+        mode = (Path(folder) / name).lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            found.append(name)
+    return found
+
+
 def validate(module: AnsibleModule, root: Path, changes: list[Change], command: str) -> None:
     """Run the check over a staged copy that has the changes; fail the module when it does not pass."""
     argv = shlex.split(command)
@@ -201,7 +211,7 @@ def validate(module: AnsibleModule, root: Path, changes: list[Change], command: 
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=existing_parent(root)) as parent:
         staged = Path(parent)
         if root.is_dir():
-            shutil.copytree(root, staged, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(root, staged, symlinks=True, dirs_exist_ok=True, ignore=special)
         for change in changes:
             apply(staged, change, 0o700, os.geteuid())
         rc, out, err = module.run_command([word.replace("%s", str(staged)) for word in argv])

@@ -129,14 +129,23 @@ evidence:
       type: dict
     containers:
       description: >-
-        By service, V(id), V(image), V(state), V(health), V(health_says), V(exit_code), V(out_of_memory),
-        V(restarts), V(started), V(finished), and of its environment V(variables) that are no secrets.
+        By service, V(id), V(pid), V(image), V(state), V(health), V(health_says), V(exit_code),
+        V(out_of_memory), V(restarts), V(started), V(finished), and of its environment
+        V(variables) that are no secrets.
       type: dict
     deploying:
       description: Command lines that change the compose project at this moment.
       type: list
     ready:
       description: Status of V(healthz) and V(readyz), null without an answer, and what the latter V(says).
+      type: dict
+    upstream:
+      description: >-
+        Each V(server) that nginx passes sockets to, as its configuration names it, with the V(status) that it
+        gives to C(GET /healthz), or null and the V(error).
+      type: list
+    refused:
+      description: How many requests nginx turned away within the last hour, by reason.
       type: dict
     probes:
       description: Results of M(site_probe) by target.
@@ -168,7 +177,7 @@ evidence:
       description: Last lines of each container's log, redacted.
       type: dict
     sockets:
-      description: Connections that the api's published port holds.
+      description: Connections that the api's container has on its port and its unix socket.
       type: int
 """
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 CONF = "/etc/nginx/nginx.conf"
 SITE = "/etc/nginx/sites-available/screen-flow"
+API_SOCKET = "/opt/screen-flow/run/api.sock"
 UPSTREAM = "/etc/nginx/upstreams/screen-flow.conf"
 PEM = "/etc/ssl/certs/screen-flow-origin.pem"
 KEY = "/etc/ssl/private/screen-flow-origin.key"
@@ -144,9 +145,20 @@ fault(
     "wrong_upstream",
     "nginx",
     "8001",
-    edit(UPSTREAM, "s/127.0.0.1:8000/127.0.0.1:8001/"),
+    edit(UPSTREAM, "s|unix:.*;|127.0.0.1:8001;|"),
     restore_nginx,
     "upstream",
+)
+fault(
+    "way to the api dead",
+    "upstream_dead",
+    "api",
+    "No such file",
+    lambda site: site.sh(f"mv {API_SOCKET} {API_SOCKET}.away"),
+    lambda site: site.sh(f"mv {API_SOCKET}.away {API_SOCKET}"),
+    "upstream",
+    "api",
+    "edge way",
 )
 fault(
     "nginx stopped",
@@ -358,12 +370,13 @@ fault(
     "out of file descriptors",
     "out_of_files",
     "server",
-    "nginx is out of file",
+    "nginx is out of files",
     lambda site: site.sh(
         "for p in $(pgrep -f 'nginx: worker process$'); do n=$(ls /proc/$p/fd | wc -l); "
         "runuser -u www-data -- prlimit --pid $p --nofile=$n: ; done"
     ),
-    lambda site: site.sh("systemctl reload nginx; sleep 0.3"),
+    # A worker without a free file may miss the reload and go on.
+    lambda site: site.sh("systemctl restart nginx; sleep 0.3"),
     "files",
     "nginx",
     "edge way",

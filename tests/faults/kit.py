@@ -19,6 +19,7 @@ from plugins.module_utils.site_diagnosis import diagnose
 PROJECT = Path(__file__).parents[2]
 INVENTORY = yaml.safe_load((PROJECT / "inventories/demo/group_vars/all/site.yml").read_text())
 WEBSOCKET_PATH = "/api/v1/cv-processing/ws/"
+UPSTREAM = "unix:/opt/screen-flow/run/api.sock"
 TIMEOUT = 5
 # Longer than the playbook's: the suite, the site and the emulated Cloudflare share a few cores.
 DEADLINE = 12
@@ -156,7 +157,8 @@ class Site:
             "format": 1,
             "expected": {
                 "site_url": self.url, "host": self.host, "websocket_path": WEBSOCKET_PATH,
-                "user_id": "site-check", "api_port": 8000, "http_port": 80, "https_port": 443,
+                "user_id": "site-check", "api_port": 8000, "upstream": UPSTREAM,
+                "http_port": 80, "https_port": 443,
                 "heartbeat_seconds": INVENTORY["site_heartbeat_seconds"], "edge_idle_seconds": 100,
                 "origin_addresses": [self.address],
                 "edge_only": self.edge_only,

@@ -62,11 +62,14 @@ def test_the_server_speaks_tls_for_cloudflare_s_full(site):
         "proxy_connect_timeout 7200s;",
         "proxy_send_timeout 7200s;",
         "proxy_read_timeout 7200s;",
-        "send_timeout 7200s;",
     ],
 )
 def test_the_websocket_location_has_the_guide_s_directive(site, directive):
     assert f"        {directive}\n" in location(site, "/api/v1/cv-processing/ws/")
+
+
+def test_what_a_client_never_takes_is_kept_for_minutes_and_not_for_the_guide_s_hours(site):
+    assert "        send_timeout 300s;\n" in location(site, "/api/v1/cv-processing/ws/")
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/cv-processing/ws/"])
@@ -84,7 +87,27 @@ def test_the_upgrade_map_is_the_guide_s(render):
 def test_connections_have_the_files_they_need(render):
     text = render("nginx", "nginx.conf.j2", nginx_worker_connections=10)
     assert "worker_connections 10;" in text
-    assert "worker_rlimit_nofile 20;" in text
+    assert "worker_rlimit_nofile 2058;" in text
+
+
+def test_two_workers_hold_9500_sockets_of_two_connections_each(render):
+    """nginx closes idle clients when less than a sixteenth of its connections is free."""
+    connections = int(re.search(r"worker_connections (\d+);", render("nginx", "nginx.conf.j2"))[1])
+    assert 2 * connections * 15 / 16 >= 2 * 9_500
+
+
+def test_an_office_comes_back_at_once_and_an_attack_meets_the_rate(render):
+    rate = re.search(r"handshake_rate:10m rate=(\d+)r/s;", render("nginx", "nginx.conf.j2"))[1]
+    burst = re.search(r"limit_req zone=handshake_rate burst=(\d+) nodelay;", render("nginx", "site.conf.j2"))[
+        1
+    ]
+    at_most = re.search(r"limit_conn handshake_connections (\d+);", render("nginx", "site.conf.j2"))[1]
+    assert (int(rate), int(burst), int(at_most)) == (100, 4000, 2000)
+
+
+def test_the_way_to_the_api_may_be_a_unix_socket(render):
+    text = render("nginx", "upstream.conf.j2", nginx_upstream_servers=["unix:/opt/screen-flow/run/api.sock"])
+    assert "    server unix:/opt/screen-flow/run/api.sock;\n" in text
 
 
 TIMEOUTS = ("keepalive_timeout", "client_body_timeout", "client_header_timeout")

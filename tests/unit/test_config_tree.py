@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -92,6 +93,17 @@ def test_a_failed_check_leaves_the_tree_and_names_its_own_paths(run, root):
     assert f"{root}/missing.conf" in said["msg"]
     assert (root / "main.conf").read_text() == "one\n"
     assert [path.name for path in root.parent.iterdir()] == ["etc"], "the staged copy is gone"
+
+
+def test_a_socket_in_the_folder_is_left_alone(run, root):
+    run(files=FILES)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "sub/api.sock"))
+    os.mkfifo(root / "pipe")
+    assert run(files=[{"path": "main.conf", "content": "new\n"}], validate="test -e %s/sub/part.conf")[
+        "changed"
+    ]
+    assert (root / "sub/api.sock").is_socket()
 
 
 def test_a_failed_check_in_a_dry_run_fails_too(run, root):

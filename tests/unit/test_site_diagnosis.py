@@ -19,6 +19,7 @@ EXPECTED = {
     "websocket_path": "/api/v1/cv-processing/ws/",
     "user_id": "site-check",
     "api_port": 8000,
+    "upstream": "unix:/opt/screen-flow/run/api.sock",
     "http_port": 80,
     "https_port": 443,
     "heartbeat_seconds": 30,
@@ -66,7 +67,7 @@ def healthy():
         "nginx_config": {
             "server_found": True, "server_names": ["www.example.com"], "listen": ["443 ssl", "80"],
             "upgrade_map": "$connection_upgrade", "websocket_location": location(EXPECTED["websocket_path"]),
-            "root_location": location("/"), "upstreams": {"screen-flow": ["127.0.0.1:8000"]},
+            "root_location": location("/"), "upstreams": {"screen-flow": [EXPECTED["upstream"]]},
             "certificate": "/etc/ssl/one.pem", "certificate_key": "/etc/ssl/one.key",
             "client_certificate": "", "verify_client": "off", "redirects_http": False,
             "worker_connections": 4096,
@@ -86,6 +87,8 @@ def healthy():
             "redis": container(),
         },
         "deploying": [],
+        "upstream": [{"server": EXPECTED["upstream"], "status": 200, "error": ""}],
+        "refused": {},
         "ready": {"healthz": 200, "readyz": 200, "says": '{"status":"ready"}'},
         "probes": {
             name: probed(name) for name in ("api", "nginx port 80", "nginx port 443")
@@ -188,6 +191,13 @@ CASES = {
     "no_heartbeat": {"server/containers/api/variables/APP_HEARTBEAT_SECONDS": "99"},
     "api_on_other_port": {
         "server/listening": ["0.0.0.0:443", "0.0.0.0:80"], "server/probes/api": failing("api", "tcp"),
+    },
+    "upstream_dead": {
+        "server/upstream": [
+            {"server": EXPECTED["upstream"], "status": None, "error": "No such file or directory"}
+        ],
+        "server/probes/nginx port 443": failing("nginx port 443", "http", 502),
+        "edge/probes/edge": failing("edge", "http", 502),
     },
     "api_socket": {"server/probes/api": failing("api", "pong", 101, close_code=4403)},
     "canary_lost": {"server/canary/received_ms": None},

@@ -88,3 +88,25 @@ def test_each_wired_name_is_an_input_of_a_role_and_takes_it_from_the_site():
 def test_scenarios_with_plays_of_their_own_see_the_wiring():
     for converge in (PROJECT / "molecule").glob("*/converge.yml"):
         assert (converge.parent / "group_vars").resolve() == WIRING.parent, converge
+
+
+@pytest.mark.parametrize(
+    ("settings", "upstream"),
+    [
+        ("", "unix:/opt/screen-flow/run/api.sock"),
+        ("app_stack_dir: /srv/site\n", "unix:/srv/site/run/api.sock"),
+        # An image of your own listens on its port, unless you say that it knows the socket.
+        ("app_stack_image: registry.example.com/api:1\nsite_api_port: 9000\n", "127.0.0.1:9000"),
+        (
+            "app_stack_image: registry.example.com/api:1\nsite_api_socket: true\n",
+            "unix:/opt/screen-flow/run/api.sock",
+        ),
+        ("site_api_socket: 'false'\n", "127.0.0.1:8000"),
+    ],
+)
+def test_api_nginx_and_probes_agree_on_the_way(inventory, settings, upstream):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + settings)
+    assert value(inventory, "nginx_upstream_servers") == [upstream]
+    assert value(inventory, "site_check_upstream") == upstream
+    assert value(inventory, "app_stack_socket") == upstream.startswith("unix:")

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.demo import play
+
 PROJECT = "/opt/screen-flow"
 
 
@@ -153,6 +155,61 @@ def test_the_api_is_ready(host):
     assert answer.stdout == "200\n"
 
 
+def status(host, user="root"):
+    """Return what the api answers on its unix socket to a user of the server: a status, or an error."""
+    ask = (
+        "import http.client, socket\n"
+        "c = http.client.HTTPConnection('api')\n"
+        "c.sock = socket.socket(socket.AF_UNIX)\n"
+        "try:\n"
+        "    c.sock.connect('/opt/screen-flow/run/api.sock')\n"
+        "    c.request('GET', '/readyz')\n"
+        "    print(c.getresponse().status)\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)"
+    )
+    return host.run_expect([0], "runuser -u %s -- python3 -c %s", user, ask).stdout.strip()
+
+
+def test_the_socket_is_for_nginx_s_user_alone(host):
+    assert (status(host), status(host, "www-data"), status(host, "nobody")) == (
+        "200",
+        "200",
+        "Permission denied",
+    )
+
+
+def test_the_api_may_open_a_file_for_each_socket(host):
+    process = host.run_expect([0], "pgrep --full --newest '^python -m app.main'").stdout.strip()
+    limits = host.file(f"/proc/{process}/limits").content_string
+    assert (
+        next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3] == "20000"
+    )
+    waiting = host.run_expect(
+        [0], f"cd {PROJECT} && docker compose exec -T api cat /proc/sys/net/core/somaxconn"
+    )
+    assert waiting.stdout == "16384\n"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        f"rm -rf {PROJECT}/run",
+        f"mv {PROJECT}/run {PROJECT}/old && cp -a {PROJECT}/old {PROJECT}/run && rm -r {PROJECT}/old",
+        "pkill --full '^/usr/sbin/docker-proxy'",
+    ],
+    ids=["folder removed", "folder made anew", "Docker's proxy ended"],
+)
+def test_a_way_that_is_dead_is_mended(host, harm):
+    host.run_expect([0], harm)
+    run = play("molecule/app_stack/converge.yml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Make the api's container anew" in run.stdout
+    assert status(host) == "200"
+    test_the_api_is_ready(host)
+    assert "changed=0" in play("molecule/app_stack/converge.yml").stdout
+
+
 @pytest.mark.parametrize("image", ["app", "redis"])
 def test_no_ca_bundle_and_no_build_tool_is_in_an_image(host, image):
     name = host.run_expect(
@@ -169,3 +226,7 @@ def test_everything_starts_again_with_the_engine(host, containers):
         f"cd {PROJECT} && timeout 60 sh -c "
         "'until [ $(docker compose ps --format json | grep -c healthy) = 3 ]; do sleep 1; done'",
     )
+    assert status(host) == "200"
+    host.run_expect([0], f"cd {PROJECT} && docker compose up --detach --force-recreate --wait api")
+    assert status(host) == "200"
+    test_the_api_is_ready(host)

@@ -145,7 +145,7 @@ def test_workers_may_open_the_files_that_their_connections_need(host):
     worker = host.run_expect([0], "pgrep --oldest --full 'nginx: worker'").stdout.strip()
     limits = host.file(f"/proc/{worker}/limits").content_string
     line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
-    assert int(line.split()[3]) >= 2 * 4096
+    assert int(line.split()[3]) >= 16_384
 
 
 @pytest.mark.parametrize("port", [80, 443])
@@ -214,9 +214,16 @@ def test_the_edge_alone_says_who_the_client_is(host, upstream, source, client):
 @pytest.fixture(scope="class")
 def low_limits():
     """Lower the limits, for tests that go over them."""
-    converge(nginx_handshake_rate=1, nginx_upload_rate=1, nginx_upload_connections=3)
+    converge(
+        nginx_handshake_rate=1, nginx_handshake_connections=5, nginx_upload_rate=1, nginx_upload_connections=3
+    )
     yield
     converge()
+
+
+def test_an_office_comes_back_at_once(host, upstream):
+    """All that an address may hold pass without delay, and once more after a failure."""
+    assert statuses(host, 80, SOCKET, HANDSHAKE, source="127.0.0.5", times=2_000) == {200: 2_000}
 
 
 @pytest.mark.usefixtures("upstream", "low_limits")
@@ -234,6 +241,10 @@ class TestLimits:
         assert ask_often(OTHER, "198.51.100.2", 1) == {429: 1}
         for client in ("198.51.100.1", "198.51.100.2"):
             assert ask_often(EDGE, client, 10) == {200: 10}
+        zone = "handshake_rate" if path == SOCKET else "upload_rate"
+        log = host.run_expect([0], "grep %s /var/log/nginx/error.log", f'by zone "{zone}"').stdout
+        assert "limiting requests, excess: 10." in log
+        assert f"client: {OTHER}" in log
         # Ordinary requests are not counted.
         assert statuses(host, 80, source=OTHER, times=20) == {200: 20}
 
@@ -259,6 +270,52 @@ class TestLimits:
         host.run_expect([0], "systemctl stop dawdler")
         time.sleep(0.5)
         assert request(host, 80, size=5)[0] == 200
+
+
+# Accepts a WebSocket and sends without end; nginx never reads more than its client takes.
+TALK = """
+import os, socket
+path = "/run/talk.sock"
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+os.chmod(path, 0o666)
+listener.listen()
+while True:
+    peer, _ = listener.accept()
+    peer.recv(65536)
+    peer.sendall(b"HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: x\\r\\n\\r\\n")
+    try:
+        while True:
+            peer.sendall(bytes(65536))
+    except OSError:
+        peer.close()
+"""
+# Asks for that socket, takes nothing for a while, and then reads to the end: prints how much there was.
+STALL = """
+import socket, sys, time
+s = socket.create_connection(("127.0.0.1", 80))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+s.sendall(sys.argv[1].encode())
+time.sleep(10)
+s.settimeout(20)
+size = 0
+while size < 64 << 20 and (data := s.recv(1 << 20)):
+    size += len(data)
+print(size)
+"""
+
+
+def test_a_client_that_takes_nothing_is_let_go_and_little_is_kept_for_it(host):
+    host.run_expect([0], "systemd-run --unit=talk python3 -c %s", TALK)
+    try:
+        converge(nginx_upstream_servers=["unix:/run/talk.sock"], nginx_websocket_client_send_timeout=3)
+        asked = "".join(f"{name}: {value}\r\n" for name, value in (HANDSHAKE | {"Host": NAME}).items())
+        kept = host.run_expect([0], "python3 -c %s %s", STALL, f"GET {SOCKET} HTTP/1.1\r\n{asked}\r\n")
+        assert 0 < int(kept.stdout) < 8 << 20
+        assert not host.run("ss -Htn state established '( sport = :80 )'").stdout
+    finally:
+        converge()
+        host.run_expect([0], "systemctl stop talk && rm /run/talk.sock")
 
 
 def test_an_unknown_name_gets_no_certificate_and_no_answer(host, upstream):
@@ -387,6 +444,7 @@ def test_a_changed_value_is_reloaded_not_restarted(host, upstream):
         ("nginx_handshake_rate", -1),
         # Debian 12's OpenSSL has no post-quantum key exchange.
         ("nginx_tls_curves", ["X25519", "X25519MLKEM768"]),
+        ("nginx_upstream_servers", ["unix:api.sock"]),
     ],
 )
 def test_bad_input_stops_before_anything_changes(variable, value):

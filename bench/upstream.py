@@ -1,0 +1,314 @@
+"""The way from nginx to the api: a published port, the container's own address or a unix socket, by turns.
+
+It runs in the demo's server (`.demo/env` names it), beside the site: for each way another api of the site's
+image and an nginx of its own. Clients are in the server's network and connect straight to that nginx.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from app.sessions import COOKIE, issue
+from bench.load import Tally, connect_all, handshake
+from bench.stack import cpu_seconds, memory
+from tests.app.kit import wait_until
+
+Way = Literal["port", "address", "socket"]
+WAYS: tuple[Way, ...] = ("port", "address", "socket")
+WHAT = {"port": "published port", "address": "container's address", "socket": "unix socket"}
+USERS = 100  # each has as many sockets as comes out
+ROUNDS = 3  # of which the median counts
+EVENTS = 20  # for each user
+SETTLE = 2.0  # seconds before memory is read
+NAME = "bench-upstream"
+API_PORT, NGINX_PORT = 8900, 8901
+FILES = 20_000  # that a process may open here
+# Of /proc/slabinfo. The kernel keeps unix sockets in signal_cache, whose entries have the same size.
+CACHES = (
+    "TCP", "UNIX", "UNIX-STREAM", "signal_cache", "sock_inode_cache", "inode_cache", "filp", "eventpoll_epi",
+    "nf_conntrack",
+)  # fmt: skip
+NGINX = f"""\
+user root;
+worker_processes 1;
+worker_rlimit_nofile {FILES};
+pid /opt/{NAME}/nginx.pid;
+error_log /opt/{NAME}/error.log;
+events {{ worker_connections 22000; }}
+http {{
+    access_log off;
+    server {{
+        listen {NGINX_PORT} backlog=4096;
+        location / {{
+            proxy_pass http://%s;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_buffering off;
+            proxy_read_timeout 7200s;
+        }}
+    }}
+}}
+"""
+# Run in the worker's container: so many events for each of so many users.
+PUBLISH = """
+import sys
+from app.events import PUBLISH, channel, stream
+from app.worker import broker
+users, events = map(int, sys.argv[1:])
+for number in range(events):
+    with broker.client.pipeline(transaction=False) as pipe:
+        for user in range(users):
+            name, body = f"bench-{user}", '{"type":"note","number":%d}' % number
+            pipe.eval(PUBLISH, 1, stream(name), channel(name), body)
+        pipe.execute()
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one socket costs on one way; memory in KiB, processor time in milliseconds or microseconds."""
+
+    processes_kib: float
+    """Memory of nginx, api and Docker's proxy."""
+    kernel_kib: float
+    """Memory of the kernel for the sockets, the client's included; not what waits in their buffers."""
+    sockets: float
+    """Kernel sockets of the three."""
+    files: float
+    """Open files of the three."""
+    most_files: float
+    """Open files of the one that has most, which bounds how many sockets there can be."""
+    connect_ms: float
+    delivery_us: float
+    restart_s: float
+    """From the order to restart the container until nginx passes on an answer."""
+
+
+class Server:
+    """The demo's server. Raises SystemExit where the environment names none."""
+
+    def __init__(self) -> None:
+        try:
+            self.container = os.environ["ORIGIN_CONTAINER"]
+            self.origin = os.environ["SITE_URL"]
+        except KeyError as missing:
+            raise SystemExit(
+                f"{missing.args[0]} is not set: start a demo (scripts/demo), then `set -a; . .demo/env`."
+            ) from None
+        self.key = self.sh("head -n 1 secrets/session_keys").strip()
+        state = ("docker", "inspect", "--format", "{{.State.Pid}}", self.container)
+        self.pid = int(subprocess.check_output(state, text=True))
+
+    def enter_network(self) -> None:
+        """Open this thread's sockets in the server's network from now on, past its firewall."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path(f"/proc/{self.pid}/ns/net").open() as space:
+            if libc.setns(space.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "the server's network can't be entered")
+
+    def sh(self, command: str, text: str | None = None) -> str:
+        """Run a command in the project's folder; return what it printed."""
+        ran = subprocess.run(
+            ("docker", "exec", "-i", "-w", "/opt/screen-flow", self.container, "sh", "-ec", command),
+            check=False, input=text, capture_output=True, text=True,
+        )  # fmt: skip
+        if ran.returncode:
+            raise RuntimeError(f"{command}: {ran.stdout}{ran.stderr}")
+        return ran.stdout
+
+    def answers(self) -> bool:
+        """Tell whether nginx passes on that the api is ready."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{NGINX_PORT}/readyz", timeout=2).status_code == 200
+        return False
+
+    @contextmanager
+    def way(self, way: Way) -> Iterator[dict[str, int]]:
+        """Start an api and an nginx for this way; the process ids of api, nginx and proxy, by name."""
+        options = {
+            # Without a socket of its own it would take the site's.
+            "port": f"-p 127.0.0.1:{API_PORT}:8000 -e APP_SOCKET=",
+            "address": "-e APP_SOCKET=",
+            "socket": f"-v /opt/{NAME}/run:/run/{NAME} -e APP_SOCKET=/run/{NAME}/api.sock",
+        }[way]
+        try:
+            self.sh(f"mkdir -p /opt/{NAME}/run && chown 10001 /opt/{NAME}/run && docker rm -f {NAME} 2>&1")
+            self.sh(f"docker compose run --detach --no-deps --name {NAME} {options} api")
+            inspect = '{{with index .NetworkSettings.Networks "screen-flow_outside"}}{{.IPAddress}}{{end}}'
+            upstream = {
+                "port": f"127.0.0.1:{API_PORT}",
+                "address": self.sh(f"docker inspect --format '{inspect}' {NAME}").strip() + ":8000",
+                "socket": f"unix:/opt/{NAME}/run/api.sock",
+            }[way]
+            self.sh(f"cat >/opt/{NAME}/nginx.conf", NGINX % upstream)
+            self.sh(f"ulimit -n {FILES}; nginx -c /opt/{NAME}/nginx.conf")
+            wait_until("the api answers through nginx", self.answers)
+            inner = {
+                "api": f"docker top {NAME} -o pid,args | awk '/ python -m app.main/ && !/init/ {{print $1}}'",
+                "nginx": f"pgrep -P $(cat /opt/{NAME}/nginx.pid)",
+                "proxy": f"pgrep -f '[d]ocker-proxy.*{API_PORT}' || true",
+            }
+            yield {
+                name: self.outside(int(pid.split()[0]))
+                for name, command in inner.items()
+                if (pid := self.sh(command))
+            }
+        finally:
+            self.sh(f"nginx -c /opt/{NAME}/nginx.conf -s stop 2>&1 || true; docker rm -f {NAME} 2>&1")
+            self.sh(f"rm -rf /opt/{NAME}")
+
+    def outside(self, pid: int) -> int:
+        """Return the id on this machine of a process that the server knows by `pid`."""
+        space = Path(f"/proc/{self.pid}/ns/pid").readlink()
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with suppress(OSError):
+                ids = status.read_text().partition("NSpid:\t")[2].partition("\n")[0].split()
+                mine = (status.parent / "ns/pid").readlink()
+                # A container's process has a space of its own below the server's.
+                level = -1 if mine == space else -2
+                if len(ids) >= -level + 1 and int(ids[level]) == pid:
+                    return int(status.parent.name)
+        raise LookupError(f"process {pid} of {self.container} is gone")
+
+
+def descriptors(pid: int) -> tuple[int, int]:
+    """Return how many files and how many sockets a process has open."""
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            links.append(str(path.readlink()))
+    return len(links), sum(link.startswith("socket:") for link in links)
+
+
+def kernel() -> int:
+    """Return the bytes that the kernel holds for all sockets of the machine, their files and connections."""
+    lines = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
+    return sum(int(active) * int(size) for name, active, _, size, *_ in lines if name in CACHES)
+
+
+async def measure(server: Server, pids: dict[str, int], clients: int) -> Cost:
+    """Connect so many sockets, deliver events to all, restart the container; return what it cost."""
+    users = [f"bench-{number}" for number in range(USERS)]
+    cookies = {user: f"{COOKIE}={issue(server.key, user, 3_600)}" for user in users}
+    tally = Tally()
+
+    def request(number: int) -> bytes:
+        user = users[number % USERS]
+        return handshake(f"/api/v1/cv-processing/ws/{user}", server.origin, cookies[user])
+
+    def opened(numbers: range) -> Any:
+        return connect_all(NGINX_PORT, [request(n) for n in numbers], tally)
+
+    def of(what: Callable[[int], float]) -> float:
+        return sum(map(what, pids.values()))
+
+    # The first of each user make whatever is made once.
+    warm = await opened(range(USERS))
+    await asyncio.sleep(SETTLE)
+    system, held, cpu = kernel(), of(memory), of(cpu_seconds)
+    files = {pid: descriptors(pid) for pid in pids.values()}
+    more = clients - USERS
+    rest = await opened(range(more))
+    connect = of(cpu_seconds) - cpu
+    await asyncio.sleep(SETTLE)
+    system, held = kernel() - system, of(memory) - held
+    new = [(now[0] - files[pid][0], now[1] - files[pid][1]) for pid in files for now in [descriptors(pid)]]
+    cpu, wanted = of(cpu_seconds), tally.events + EVENTS * clients
+    publishing = asyncio.to_thread(
+        server.sh, f"docker compose exec -T worker python - {USERS} {EVENTS}", PUBLISH
+    )
+    await asyncio.gather(publishing, tally.reach(wanted, 120))
+    deliver = of(cpu_seconds) - cpu
+    for connection in (*warm, *rest):
+        assert connection.transport
+        connection.transport.abort()
+    await asyncio.sleep(SETTLE)
+    begin = time.monotonic()
+    server.sh(f"docker restart --time 10 {NAME}")
+    wait_until("the api answers after a restart", server.answers, 30)
+    return Cost(
+        processes_kib=held / more / 1024,
+        kernel_kib=system / more / 1024,
+        sockets=sum(each[1] for each in new) / more,
+        files=sum(each[0] for each in new) / more,
+        most_files=max(each[0] for each in new) / more,
+        connect_ms=connect / more * 1_000,
+        delivery_us=deliver / (EVENTS * clients) * 1_000_000,
+        restart_s=time.monotonic() - begin,
+    )
+
+
+def run(clients: int, rounds: int = ROUNDS) -> dict[Way, Cost]:
+    """Measure each way `rounds` times, in turn; return the medians."""
+    server = Server()
+    server.enter_network()
+    costs: dict[Way, list[Cost]] = {way: [] for way in WAYS}
+    for number in range(rounds):
+        for way in WAYS:
+            print(f"round {number + 1}, {clients:,} sockets, {WHAT[way]} …", flush=True)
+            with server.way(way) as pids:
+                costs[way].append(asyncio.run(measure(server, pids, clients)))
+    return {
+        way: Cost(*(statistics.median(values) for values in zip(*map(astuple, costs[way]), strict=True)))
+        for way in WAYS
+    }
+
+
+def table(costs: dict[Way, Cost]) -> str:
+    """Return the figures as a Markdown table, a column for each way."""
+    rows: Sequence[tuple[str, Callable[[Cost], str]]] = (
+        ("KiB a socket, nginx, api and proxy", lambda cost: f"{cost.processes_kib:.0f}"),
+        ("KiB a socket, kernel", lambda cost: f"{cost.kernel_kib:.0f}"),
+        ("kernel sockets a socket", lambda cost: f"{cost.sockets:.1f}"),
+        ("open files a socket", lambda cost: f"{cost.files:.1f}"),
+        (f"sockets at {FILES:,} files a process", lambda cost: f"{FILES / cost.most_files:,.0f}"),
+        ("ms of processor time a connect", lambda cost: f"{cost.connect_ms:.2f}"),
+        ("µs of processor time a delivery", lambda cost: f"{cost.delivery_us:.0f}"),
+        ("s from a container's restart to an answer", lambda cost: f"{cost.restart_s:.1f}"),
+    )
+    lines = [f"| | {' | '.join(WHAT[way] for way in costs)} |", "|---|" + "---:|" * len(costs)]
+    lines += [f"| {name} | {' | '.join(map(show, costs.values()))} |" for name, show in rows]
+    return "\n".join(lines)
+
+
+def targets(costs: dict[Way, Cost]) -> list[dict[str, Any]]:
+    """Return what the unix socket costs over what the published port costs, with the project's targets."""
+    port, unix = costs["port"], costs["socket"]
+    bounds = {"processes_kib": 0.8, "kernel_kib": 0.6, "sockets": 0.7, "connect_ms": 0.9, "delivery_us": 0.8}
+    figures = [
+        {
+            "name": f"{field.name}, unix socket over published port",
+            "value": round(getattr(unix, field.name) / getattr(port, field.name), 3),
+            "unit": "ratio",
+            "target": bounds.get(field.name),
+        }
+        for field in fields(Cost)
+    ]
+    return [
+        figure | {"met": figure["target"] is None or figure["value"] <= figure["target"]}
+        for figure in figures
+    ]
+
+
+def save(costs: dict[Way, Cost], file: Path) -> None:
+    """Write all figures as JSON."""
+    each = [
+        {"name": f"{field.name}, {WHAT[way]}", "value": round(getattr(cost, field.name), 3),
+         "unit": field.name.rpartition("_")[2], "target": None, "met": True}
+        for way, cost in costs.items()
+        for field in fields(Cost)
+    ]  # fmt: skip
+    file.write_text(json.dumps({"figures": each + targets(costs)}, indent=2) + "\n")
