@@ -48,6 +48,12 @@ error_log /opt/{NAME}/error.log;
 events {{ worker_connections 22000; }}
 http {{
     access_log off;
+    # nginx gives such folders to its user; the site's own stay as they are.
+    client_body_temp_path /opt/{NAME}/body;
+    proxy_temp_path /opt/{NAME}/proxy;
+    fastcgi_temp_path /opt/{NAME}/fastcgi;
+    uwsgi_temp_path /opt/{NAME}/uwsgi;
+    scgi_temp_path /opt/{NAME}/scgi;
     server {{
         listen {NGINX_PORT} backlog=4096;
         location / {{
