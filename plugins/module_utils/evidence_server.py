@@ -549,8 +549,8 @@ def sockets(state: Mapping[str, Mapping[str, Any]]) -> int:
     tcp = [
         line.split()[1:4] for name in ("tcp", "tcp6") for line in (net / name).read_text().splitlines()[1:]
     ]
-    # Flags, type, state; a connection has the path that its listener was bound to.
-    unix = [line.split() for line in (net / "unix").read_text().splitlines()[1:]]
+    # A connection has its listener's path, and is of the network that it came from: nginx's, which is ours.
+    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return sum(local.endswith(f":{API_PORT:04X}") and state == "01" for local, _, state in tcp) + sum(
         len(words) > 7 and words[7].startswith(API_SOCKETS) and words[5] == "03" for words in unix
     )
