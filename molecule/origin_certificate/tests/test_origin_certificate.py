@@ -72,8 +72,14 @@ def converge(*options, **variables):
     return run
 
 
+def switch_pulls(*options, on=True, **variables):
+    # The stand-in for the api listens on its port alone.
+    common = {"site_origin_pulls": on, "site_api_socket": False}
+    return play("playbooks/authenticated_origin_pulls.yml", *options, **common, **variables)
+
+
 def pulls(*options, on=True, **variables):
-    run = play("playbooks/authenticated_origin_pulls.yml", *options, site_origin_pulls=on, **variables)
+    run = switch_pulls(*options, on=on, **variables)
     assert run.returncode == 0, run.stdout + run.stderr
     return run
 
@@ -350,11 +356,7 @@ def test_off_and_on_again_also_over_an_edge_that_shows_nothing_without_a_failed_
         control("settings", "PATCH", {"ssl": "flexible"})
         # The second run finds that nginx asks, which is not to say that it may insist.
         for _ in range(2):
-            run = play(
-                "playbooks/authenticated_origin_pulls.yml",
-                site_origin_pulls=True,
-                authenticated_origin_pulls_deploy_seconds=5,
-            )
+            run = switch_pulls(authenticated_origin_pulls_deploy_seconds=5)
             assert run.returncode != 0
             assert "The edge does not show its certificate" in run.stdout
             assert knock(origin_address) == 200
