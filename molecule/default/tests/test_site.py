@@ -115,7 +115,7 @@ def test_a_stopped_api_fails_verify_and_is_named(host):
         ("site_api_port", 70000),
         ("nginx_port_https", 0),
         ("cloudflare_zone_ssl", "fulll"),
-        ("site_edge_idle_seconds", 10),
+        ("site_edge_idle_seconds", 4),
         # As -e site_heartbeat_seconds=200 gives it.
         ("site_heartbeat_seconds", "200"),
         ("site_api_port", "http"),
