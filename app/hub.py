@@ -489,7 +489,9 @@ class Hub:
             self._wake.set()
 
     async def _manage(self, pubsub: "PubSub") -> None:
-        while True:
+        task = asyncio.current_task()
+        # Python 3.11's wait_for, in the client library, may swallow a cancellation.
+        while task and not task.cancelling():
             await self._wake.wait()
             self._wake.clear()
             while self._left or self._line:
