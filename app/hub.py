@@ -172,7 +172,7 @@ class _Room:
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
         self.window: Window | None = None  # None before the first look
-        self.heard: str | None = None  # the newest event published before that look
+        self.heard: str | None = None  # the newest event published before that look, or a new window
         self.stale = True  # the stream may have more than the window
         self.lost = False  # what follows the window's last event can't be had
         self.back: str | None = None  # the oldest event before the window that a starting listener wants
@@ -363,8 +363,11 @@ class Hub:
             event = from_message(payload)
         except ValueError as error:
             logger.warning("Ignored a message on %s that is no event: %s", name, error)
+            # The stream may have what the message can't give.
+            room.stale = True
+            self._queue(room)
             return
-        if room.window is None:
+        if room.window is None or room.lost:
             room.heard = event.id
         elif room.window.append(event):
             self._mark(room)
@@ -395,12 +398,14 @@ class Hub:
                 if self._dirty:
                     room = self._dirty.popleft()
                     room.again = False
+                    assert room.window is not None
+                    reached = room.window.end
                     for listener in tuple(room.listeners):
                         self._flush(listener)
                         written += 1
                         if written % WRITES_AT_ONCE == 0:
                             await asyncio.sleep(0)
-                    self._written(room)
+                    self._written(room, reached)
 
     def _flush(self, listener: Listener) -> None:
         try:
@@ -409,7 +414,7 @@ class Hub:
             logger.exception("A socket of %s could not be written to", listener.room.user_id)
             listener.close(End.UNAVAILABLE)
 
-    def _written(self, room: _Room) -> None:
+    def _written(self, room: _Room, reached: int) -> None:
         window = room.window
         assert window is not None
         for listener in tuple(room.lagging):
@@ -417,11 +422,11 @@ class Hub:
                 room.lagging.discard(listener)
                 room.listeners.discard(listener)
                 listener.close(End.TOO_SLOW)
+        room.dirty = room.again
         if room.again:
             self._dirty.append(room)
-        else:
-            room.dirty = False
-            self.tidy(room)
+        # A room that is never done with is trimmed, too.
+        self._trim(room, reached)
 
     def write_soon(self, listener: Listener) -> None:
         """Send more to a listener when others have had their turn."""
@@ -438,10 +443,15 @@ class Hub:
 
     def tidy(self, room: _Room) -> None:
         """Let go of frames that nobody needs."""
+        if room.window is not None and not room.dirty:
+            self._trim(room, room.window.end)
+
+    def _trim(self, room: _Room, reached: int) -> None:
+        """Let go of frames before `reached` that no lagging listener needs."""
         window = room.window
-        if window is None or room.dirty or room.starting:
+        if window is None or room.starting:
             return
-        needed = window.begin if room.kept else window.end
+        needed = window.begin if room.kept else reached
         for listener in room.lagging:
             if listener.cursor is not None:
                 needed = min(needed, listener.cursor)
@@ -479,7 +489,9 @@ class Hub:
             self._wake.set()
 
     async def _manage(self, pubsub: "PubSub") -> None:
-        while True:
+        task = asyncio.current_task()
+        # Python 3.11's wait_for, in the client library, may swallow a cancellation.
+        while task and not task.cancelling():
             await self._wake.wait()
             self._wake.clear()
             while self._left or self._line:
@@ -581,6 +593,7 @@ class Hub:
             room.hopeless = False
             if room.lost:
                 room.reset(last)
+                room.stale |= room.heard is not None and position(room.heard) > position(last)
                 for listener in room.listeners:
                     listener.restart(room.resync[1])
                 self._mark(room)

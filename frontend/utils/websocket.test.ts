@@ -718,6 +718,16 @@ describe("back/forward cache", () => {
     expectNextTryIn(22_500);
   });
 
+  it("has forgotten a flood once it was let in again", () => {
+    connect();
+    FakeWebSocket.last.accept().end(4429);
+    expectNextTryIn(22_500);
+    FakeWebSocket.last.accept();
+    hide();
+    show();
+    expect(FakeWebSocket.all).toHaveLength(3);
+  });
+
   it("is nothing to a socket that is closed", () => {
     const { socket } = connect();
     socket.close();

@@ -162,6 +162,7 @@ export class ReconnectingWebSocket<
 
   #connect(): void {
     this.#abandon();
+    this.#barred = false;
     this.#attempt = new AbortController();
     this.#expectAnswer();
     const { loadSnapshot } = this.#options;
