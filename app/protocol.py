@@ -27,6 +27,7 @@ RETURN_RATE = 1_000  # clients that a new process is sent in a second; it serves
 OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
 HANDSHAKES_AT_ONCE = 4  # of those that have come, before the event loop turns to others
 FROZEN_AT_ONCE = 100  # new sockets after which the garbage collector is told to leave what lives alone
+LINGER = 1.0  # seconds for which a refused peer's bytes are still taken
 CLOSE_TIMEOUT = 30.0  # seconds that a peer has to take the rest once its socket is being closed
 
 
@@ -108,6 +109,7 @@ class Protocol(WebSocketsSansIOProtocol):
     _opened: ClassVar[int] = 0
     _waiting: ClassVar[deque["Protocol"]] = deque()
     _early = b""
+    _refused = False
     on_writable: Callable[[], None] | None = None
     """Called when `takes` has become true again."""
 
@@ -126,8 +128,21 @@ class Protocol(WebSocketsSansIOProtocol):
         if self.on_writable:
             self.on_writable()
 
+    def handle_parser_exception(self) -> None:
+        """Close with the code, and take what is still being sent: closed at once, the code would be lost."""
+        sent = self.conn.close_sent
+        assert sent is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self._refused = True
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+        self._end_soon()
+
     def data_received(self, data: bytes) -> None:
         """Also let handshakes wait in line: a thousand at once would keep everybody else waiting."""
+        if self._refused:
+            return
         if self.handshake_initiated:
             super().data_received(data)
             return

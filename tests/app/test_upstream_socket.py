@@ -156,3 +156,20 @@ def test_a_peer_that_closes_and_then_takes_nothing_is_let_go(talker: uvicorn.Ser
     stalled.sendall(bytes((0x88, 0x80, 0, 0, 0, 0)))
     wait_until("the connection is dropped", lambda: not talker.server_state.connections, seconds=3)
     stalled.close()
+
+
+def test_a_peer_that_sends_too_long_a_frame_can_go_on_and_reads_why(
+    served: Site, path: Path, user: str
+) -> None:
+    """As nginx does: what it may not write any more it answers with a close of its own, without the code."""
+    target = f"/api/v1/cv-processing/ws/{user}"
+    client = connected(path, handshake(target, ORIGIN, served.cookie(user)))
+    client.sendall(bytes((0x81, 0xFF)) + (65_537).to_bytes(8, "big") + bytes(4))
+    for _ in range(16):
+        time.sleep(0.02)
+        client.sendall(bytes(4_096))
+    received = b""
+    while data := client.recv(65_536):
+        received += data
+    assert (1009).to_bytes(2, "big") in received[-200:]
+    client.close()
