@@ -131,8 +131,8 @@ def the_site_works():
             await ws.send("ping")
             return json.loads(await asyncio.wait_for(ws.recv(), 5))
 
-    # Not the synchronous client (websockets 17.4): its two threads share one OpenSSL object, and about one handshake
-    # in 200 was never sent.
+    # Not the synchronous client (websockets 17.4): its two threads share one OpenSSL object, and about one
+    # handshake in 200 was never sent.
     assert asyncio.run(pinged()) == {"type": "pong"}
 
 
