@@ -160,9 +160,11 @@ class Forwarded:
         self._app = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. A unix socket's peer has no address."""
+        """Serve a request. A unix socket's peer has no address; a TCP peer that has gone has none either."""
         if scope["type"] != "lifespan" and scope["client"] is None:
-            scope["client"] = (PROXY, 0)
+            server = scope["server"]
+            if server is None or server[1] is None:
+                scope["client"] = (PROXY, 0)
         await self._app(scope, receive, send)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 import app.protocol
-from app.main import BACKLOG, listen
+from app.main import BACKLOG, PROXY, Forwarded, listen
 from bench.load import handshake
 from tests.app.kit import ORIGIN, REPOSITORY, Site, wait_until
 
@@ -173,3 +173,19 @@ def test_a_peer_that_sends_too_long_a_frame_can_go_on_and_reads_why(
         received += data
     assert (1009).to_bytes(2, "big") in received[-200:]
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "client"), [(("/run/api.sock", None), ("192.0.2.1", 0)), (("127.0.0.1", 8000), None)]
+)
+async def test_a_tcp_peer_that_has_gone_is_not_taken_for_the_proxy(server: object, client: object) -> None:
+    """The kernel no longer knows its address, as it knows none of a unix socket's peer."""
+    seen = []
+
+    async def app(scope: dict[str, object], receive: object, send: object) -> None:
+        seen.append(scope["client"])
+
+    headers = [(b"x-forwarded-for", b"192.0.2.1")]
+    scope = {"type": "http", "server": server, "client": None, "scheme": "http", "headers": headers}
+    await Forwarded(app, PROXY)(scope, None, None)  # type: ignore[arg-type]
+    assert seen == [client]
