@@ -490,7 +490,7 @@ class Hub:
 
     async def _manage(self, pubsub: "PubSub") -> None:
         task = asyncio.current_task()
-        # Python 3.11's wait_for, in the client library, may swallow a cancellation.
+        # A cancellation was seen to be lost in the client library (redis-py 8.1.0, Python 3.11).
         while task and not task.cancelling():
             await self._wake.wait()
             self._wake.clear()
