@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import loss, sockets, storm, upstream
+from bench import loss, sockets, storm, storm_table, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -70,8 +70,8 @@ def main() -> None:
             chosen.load,
         )  # fmt: skip
         results = storm.run(size, chosen.against)
-        print(f"\n{storm.table(results)}")
-        figures = storm.figures(results)
+        print(f"\n{storm_table.table(results)}")
+        figures = storm_table.figures(results)
         if chosen.json:
             chosen.json.write_text(json.dumps({"figures": figures}, indent=2) + "\n")
         sys.exit("a target was missed" if any(figure["met"] is False for figure in figures) else 0)
