@@ -45,15 +45,16 @@ def main() -> None:
     )
     stormy.add_argument("--json", type=Path, metavar="FILE", help="write the figures and targets there")
     for option, default, what in (
-        ("sockets", 1_000, "sockets of the storm"),
+        ("sockets", 1_000, "sockets of the storm, 0 for none"),
         ("users", 100, "users that they belong to"),
         ("missed", 500, "events that each has missed, 1000 at most"),
         ("restarted", 2_000, "sockets under which the api restarts"),
         ("addresses", 10, "addresses that these come from"),
+        ("office", 900, "sockets of one address under which it restarts, through nginx as its role has it"),
         ("steady", 2_000, "sockets whose cost is measured, 0 or 200 and more"),
         ("load", 0, "other programs that compute meanwhile"),
     ):
-        low = 0 if option in ("restarted", "steady", "load") else 1
+        low = 0 if option in ("sockets", "restarted", "office", "steady", "load") else 1
         stormy.add_argument(
             f"--{option}", type=partial(number, low=low), default=default, metavar="N",
             help=f"{what} (%(default)s)",
@@ -66,8 +67,8 @@ def main() -> None:
         if 0 < chosen.steady < 2 * sockets.USERS:
             parser.error(f"--steady {chosen.steady}: give 0 or {2 * sockets.USERS} and more")
         size = storm.Size(
-            chosen.sockets, chosen.users, chosen.missed, chosen.restarted, chosen.addresses, chosen.steady,
-            chosen.load,
+            chosen.sockets, chosen.users, chosen.missed, chosen.restarted, chosen.addresses, chosen.office,
+            chosen.steady, chosen.load,
         )  # fmt: skip
         results = storm.run(size, chosen.against)
         print(f"\n{storm_table.table(results)}")

@@ -1,6 +1,7 @@
 """A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, or the guide's."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Literal
 import httpx
 
 from app.events import channel, dump, stream
+from tests.ansible_files import rendered
 from tests.app.kit import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
 
 Design = Literal["guide", "ours"]
@@ -53,6 +55,20 @@ http {{
     }}
 }}
 """
+
+
+# What the role leaves to Debian's nginx, here in the folder; root, as nobody else reaches the folder.
+ELSEWHERE = {
+    "user www-data;": "user root;",
+    "/run/nginx.pid": "{folder}/nginx.pid",
+    "/var/log/nginx/": "{folder}/",
+    "http {": """http {
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;""",
+}
 
 
 def memory(pid: int) -> int:
@@ -139,13 +155,48 @@ class Stack:
             return False
 
 
+def _as_the_role(role: Path, folder: Path, port: int, upstream: str) -> None:
+    """Write nginx's configuration as a checkout's role has it by default, with the ports of this run."""
+    certificate, key = folder / "origin.pem", folder / "origin.key"
+    command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    files = ("-subj", "/CN=bench", "-keyout", str(key), "-out", str(certificate))
+    subprocess.run((*command, *files), check=True, capture_output=True)  # noqa: S603
+    for path, template in {
+        "nginx.conf": "nginx.conf.j2",
+        "upstreams/screen-flow.conf": "upstream.conf.j2",
+        "sites-enabled/screen-flow": "site.conf.j2",
+    }.items():
+        text = rendered(
+            role,
+            template,
+            nginx_port_http=port,
+            nginx_port_https=free_port(),
+            nginx_certificate_file=str(certificate),
+            nginx_certificate_key_file=str(key),
+            nginx_upstream_servers=[upstream],
+            nginx_tls_curves=[
+                "X25519"
+            ],  # nobody comes by TLS, and this machine's OpenSSL may not know the newest
+        )
+        for theirs, ours in ELSEWHERE.items():
+            text = text.replace(theirs, ours.replace("{folder}", str(folder)))
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    (folder / "mime.types").write_text("types { text/html html; }\n")
+
+
 @contextmanager
 def running(
-    design: Design, folder: Path, shutdown_seconds: int = 3600, source: Path = REPOSITORY
+    design: Design,
+    folder: Path,
+    shutdown_seconds: int = 3600,
+    source: Path = REPOSITORY,
+    by_role: bool = False,
 ) -> Iterator[Stack]:
     """Start a design, and end it. Both run on the same uvicorn settings, so that the design alone differs.
 
     `source` is the checkout whose `app` serves; its event loop is watched (`Stack.longest_step`).
+    With `by_role` nginx is as that checkout's role configures it, limits included.
     """
     folder.mkdir()
     redis_folder = folder / "redis"
@@ -169,7 +220,18 @@ def running(
         )  # fmt: skip
     port = free_port()
     configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds))
+    if by_role:
+        upstream = f"127.0.0.1:{site.port}"
+        if "APP_SOCKET" in (source / "app/main.py").read_text():
+            site.env["APP_SOCKET"] = str(folder / "api.sock")
+            upstream = f"unix:{folder}/api.sock"
+        _as_the_role(source / "roles/nginx", folder, port, upstream)
+        with configuration.open("a") as file:
+            file.write("daemon off;\n")
+    else:
+        configuration.write_text(
+            NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds)
+        )
     nginx = Process("nginx", "-c", str(configuration), "-p", str(folder), log=folder / "nginx.log")
     stack = Stack(design, redis, site, api, nginx, port, steps)
     try:

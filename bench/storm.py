@@ -19,7 +19,7 @@ from pathlib import Path
 
 from app.events import NO_EVENT
 from bench import sockets
-from bench.pages import STABLE, Counts, Page, Timed
+from bench.pages import Counts, Page, Timed
 from bench.stack import Stack, cpu_seconds, memory, peak_memory, running
 from bench.storm_table import Result
 from tests.app.kit import REPOSITORY
@@ -40,6 +40,7 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
         pass
     print(time.perf_counter() - begin, flush=True)
 """
+REST = 12.0  # seconds before a restart: connections count as good, nginx has forgotten the handshakes
 PERIOD = 0.5  # seconds between two events of a user meanwhile
 
 
@@ -48,6 +49,7 @@ class Size:
     """How much of everything."""
 
     sockets: int
+    """Sockets of the storm; 0 leaves that out."""
     users: int
     missed: int
     """Events that each socket of the storm has missed."""
@@ -55,6 +57,8 @@ class Size:
     """Sockets under which the api restarts; 0 leaves that out."""
     addresses: int
     """Addresses that they come from."""
+    office: int
+    """Sockets of one address under which the api restarts; 0 leaves that out."""
     steady: int
     """Sockets whose cost is measured while all is well; 0 leaves that out."""
     load: int
@@ -179,16 +183,24 @@ async def _storm(stack: Stack, size: Size) -> dict[str, float]:
 
 
 async def _restart(stack: Stack, size: Size) -> dict[str, float]:
+    return await _restarted(stack, size.users, "restart", size.restarted, size.addresses)
+
+
+async def _office(stack: Stack, size: Size) -> dict[str, float]:
+    return await _restarted(stack, size.users, "office", size.office, 1)
+
+
+async def _restarted(stack: Stack, people: int, name: str, sockets: int, addresses: int) -> dict[str, float]:
     """Restart the api under many sockets while events go on."""
-    users = [f"restart-{number}" for number in range(size.users)]
+    users = [f"{name}-{number}" for number in range(people)]
     await asyncio.to_thread(stack.publish, users, range(1))
     cookies = {user: stack.cookie(user) for user in users}
     first = {user: stack.event_ids(user)[0] for user in users}
     counts = Counts()
     pages = []
-    for number in range(size.restarted):
-        user = users[number % size.users]
-        address = f"127.0.0.{2 + number % size.addresses}"
+    for number in range(sockets):
+        user = users[number % people]
+        address = f"127.0.0.{2 + number % addresses}"
         pages.append(Page(stack, user, cookies[user], first[user], address, counts))
     tasks = []
     for page in pages:
@@ -197,13 +209,14 @@ async def _restart(stack: Stack, size: Size) -> dict[str, float]:
             await asyncio.sleep(0.1)
     for page in pages:
         await asyncio.wait_for(page.open.wait(), STORM_LIMIT)
-    await asyncio.sleep(STABLE + SETTLE)
+    await asyncio.sleep(REST)
 
     news = _News(stack, users, 1)
     await asyncio.sleep(1)
     counts.refused.clear()
     for page in pages:
         page.returned.clear()
+        page.longest_away = 0.0
     begin = time.perf_counter()
     assert stack.api.child
     await asyncio.to_thread(stack.api.end)
@@ -218,9 +231,9 @@ async def _restart(stack: Stack, size: Size) -> dict[str, float]:
     lost, disordered = _verdict(stack, pages)
     await _end(tasks)
     return {
-        "restart: all back": seconds,
-        "restart: longest away": max(page.longest_away for page in pages),
-        "restart: handshakes refused": sum(counts.refused.values()),
+        f"{name}: all back": seconds,
+        f"{name}: longest away": max(page.longest_away for page in pages),
+        f"{name}: handshakes refused": sum(counts.refused.values()),
         "lost": lost,
         "doubled": counts.doubled,
         "out of order": disordered,
@@ -269,13 +282,14 @@ async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
 
 @contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """Lay another revision's app into a folder for a while."""
+    """Lay another revision's app and nginx's role into a folder for a while."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ("git", "-C", str(REPOSITORY), "archive", revision, "app")
+        command = ("git", "-C", str(REPOSITORY), "archive", revision, "app", "roles/nginx")
         archive = subprocess.run(command, capture_output=True)  # noqa: S603
         if archive.returncode:
             sys.exit(
-                f"--against {revision!r} is not a revision of this repository that has an app; see git log"
+                f"--against {revision!r} is not a revision of this repository with an app and nginx's role; "
+                "see git log"
             )
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
             tar.extractall(folder, filter="data")
@@ -285,12 +299,18 @@ def checkout(revision: str) -> Iterator[Path]:
 def measure(label: str, source: Path, size: Size) -> Result:
     """Let one revision go through it all."""
     values: Counter[str] = Counter()
-    parts = [_storm] + [_restart] * bool(size.restarted) + [_steady] * bool(size.steady)
-    for part in parts:
+    for part, wanted in (
+        (_storm, size.sockets),
+        (_restart, size.restarted),
+        (_office, size.office),
+        (_steady, size.steady),
+    ):
+        if not wanted:
+            continue
         print(f"{label}, {part.__name__.strip('_')} …", flush=True)
         with (
             tempfile.TemporaryDirectory() as folder,
-            running("ours", Path(folder) / "stack", source=source) as stack,
+            running("ours", Path(folder) / "stack", source=source, by_role=part is _office) as stack,
             busy(size.load),
         ):
             values.update(asyncio.run(part(stack, size)))
