@@ -1,4 +1,4 @@
-"""A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, or the guide's."""
+"""A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, the guide's or the floor."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from app.events import channel, dump, stream
 from tests.ansible_files import rendered
 from tests.app.kit import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
 
-Design = Literal["guide", "ours"]
+Design = Literal["guide", "floor", "ours"]
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -122,7 +122,7 @@ class Stack:
         return int(children.split()[-1])
 
     def cookie(self, user: str) -> str:
-        """Return a session for the user; the guide's backend knows none, and pays nothing for it."""
+        """Return a session for the user; the others know none, and pay nothing for it."""
         return self.site.cookie(user, ttl=86_400) if self.design == "ours" else "none=0"
 
     def publish(self, users: list[str], numbers: range) -> None:
@@ -138,7 +138,7 @@ class Stack:
                 pipe.execute()
 
     def event_ids(self, user: str) -> list[str]:
-        """Return the ids of the user's history, the oldest first; the guide's design keeps none."""
+        """Return the ids of the user's history, the oldest first; the other designs keep none."""
         entries = self.redis.client.execute_command("XRANGE", stream(user), "-", "+")
         return [entry[0] for entry in entries]
 
@@ -149,7 +149,7 @@ class Stack:
     def ready(self) -> bool:
         """Tell whether the api answers."""
         try:
-            # The guide's backend has no other address; any answer will do.
+            # The others have no such address; any answer will do.
             return httpx.get(f"http://127.0.0.1:{self.site.port}/readyz").status_code in (200, 404)
         except httpx.TransportError:
             return False
@@ -193,7 +193,7 @@ def running(
     source: Path = REPOSITORY,
     by_role: bool = False,
 ) -> Iterator[Stack]:
-    """Start a design, and end it. Both run on the same uvicorn settings, so that the design alone differs.
+    """Start a design, and end it. All run on the same uvicorn settings, so that the design alone differs.
 
     `source` is the checkout whose `app` serves; its event loop is watched (`Stack.longest_step`).
     With `by_role` nginx is as that checkout's role configures it, limits included.
@@ -209,11 +209,11 @@ def running(
         *("--host", "127.0.0.1", "--port", str(site.port)),
         log=folder / "api.log", env=site.env, cwd=source,
     )  # fmt: skip
-    if design == "guide":
+    if design != "ours":
         password = redis.password_file.read_text().strip()
         site.env["APP_REDIS_URL"] = redis.url.replace("app@", f"app:{password}@")
         api = Process(
-            *(sys.executable, "-m", "uvicorn", "bench.guide:app", "--host", "127.0.0.1"),
+            *(sys.executable, "-m", "uvicorn", f"bench.{design}:app", "--host", "127.0.0.1"),
             *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"),
             *("--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),
             log=folder / "api.log", env=site.env,
