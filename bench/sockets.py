@@ -70,14 +70,14 @@ async def measure(stack: Stack, sockets: int) -> Cost:
 
     warm = await connect_all(stack.port, [request(user) for user in users], tally)
     await asyncio.sleep(SETTLE)
-    api_before, nginx_before = memory(stack.api_pid), memory(stack.nginx_worker)
+    api_before, nginx_before = memory(stack.api_pid), memory(stack.nginx_workers[-1])
     cpu_before = cpu_seconds(stack.api_pid)
     more = sockets - len(warm)
     opened = await connect_all(stack.port, [request(users[i % USERS]) for i in range(more)], tally)
     cpu = cpu_seconds(stack.api_pid) - cpu_before
     await asyncio.sleep(SETTLE)
     api_kib = (memory(stack.api_pid) - api_before) / more / 1024
-    nginx_kib = (memory(stack.nginx_worker) - nginx_before) / more / 1024
+    nginx_kib = (memory(stack.nginx_workers[-1]) - nginx_before) / more / 1024
     clients = stack.redis_clients()
 
     rates = []

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
@@ -57,6 +57,11 @@ http {{
 """
 
 
+# Of /proc/slabinfo. The kernel keeps unix sockets in signal_cache, whose entries have the same size.
+CACHES = (
+    "TCP", "UNIX", "UNIX-STREAM", "signal_cache", "sock_inode_cache", "inode_cache", "filp", "eventpoll_epi",
+    "nf_conntrack",
+)  # fmt: skip
 # What the role leaves to Debian's nginx, here in the folder; root, as nobody else reaches the folder.
 ELSEWHERE = {
     "user www-data;": "user root;",
@@ -81,6 +86,17 @@ def peak_memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
+def kernel() -> int:
+    """Return the bytes that the kernel holds for all sockets of the machine, their files and connections."""
+    lines = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
+    return sum(int(active) * int(size) for name, active, _, size, *_ in lines if name in CACHES)
+
+
+def available() -> int:
+    """Return the bytes that the whole machine has left."""
+    return int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -98,6 +114,8 @@ class Stack:
     nginx: Process
     port: int
     steps: Path
+    proxy: Process | None = None
+    """Docker's, where nginx reaches the api through it."""
 
     def longest_step(self, since: float) -> tuple[float, float]:
         """Return the longest that the api's event loop was busy at one go since a Unix time, in seconds.
@@ -115,11 +133,17 @@ class Stack:
         return self.api.child.pid
 
     @property
-    def nginx_worker(self) -> int:
-        """Nginx's newest worker."""
+    def nginx_workers(self) -> list[int]:
+        """Nginx's workers, the newest last."""
         assert self.nginx.child
         children = Path(f"/proc/{self.nginx.child.pid}/task/{self.nginx.child.pid}/children").read_text()
-        return int(children.split()[-1])
+        return [int(pid) for pid in children.split()]
+
+    @property
+    def way(self) -> list[int]:
+        """The processes that a socket passes."""
+        proxy = [self.proxy.child.pid] if self.proxy and self.proxy.child else []
+        return [self.api_pid, *self.nginx_workers, *proxy]
 
     def cookie(self, user: str) -> str:
         """Return a session for the user; the others know none, and pay nothing for it."""
@@ -155,7 +179,7 @@ class Stack:
             return False
 
 
-def _as_the_role(role: Path, folder: Path, port: int, upstream: str) -> None:
+def _as_the_role(role: Path, folder: Path, port: int, upstream: str, variables: Mapping[str, Any]) -> None:
     """Write nginx's configuration as a checkout's role has it by default, with the ports of this run."""
     certificate, key = folder / "origin.pem", folder / "origin.key"
     command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -174,9 +198,8 @@ def _as_the_role(role: Path, folder: Path, port: int, upstream: str) -> None:
             nginx_certificate_file=str(certificate),
             nginx_certificate_key_file=str(key),
             nginx_upstream_servers=[upstream],
-            nginx_tls_curves=[
-                "X25519"
-            ],  # nobody comes by TLS, and this machine's OpenSSL may not know the newest
+            nginx_tls_curves=["X25519"],  # of the defaults OpenSSL before 3.5 does not know the first
+            **variables,
         )
         for theirs, ours in ELSEWHERE.items():
             text = text.replace(theirs, ours.replace("{folder}", str(folder)))
@@ -191,12 +214,13 @@ def running(
     folder: Path,
     shutdown_seconds: int = 3600,
     source: Path = REPOSITORY,
-    by_role: bool = False,
+    role: Mapping[str, Any] | None = None,
 ) -> Iterator[Stack]:
     """Start a design, and end it. All run on the same uvicorn settings, so that the design alone differs.
 
     `source` is the checkout whose `app` serves; its event loop is watched (`Stack.longest_step`).
-    With `by_role` nginx is as that checkout's role configures it, limits included.
+    With `role`, variables on top of its defaults, nginx is as that checkout's role configures it, limits
+    included, and reaches the api as there: by a unix socket, or the port that Docker's proxy publishes.
     """
     folder.mkdir()
     redis_folder = folder / "redis"
@@ -220,27 +244,50 @@ def running(
         )  # fmt: skip
     port = free_port()
     configuration = folder / "nginx.conf"
-    if by_role:
-        upstream = f"127.0.0.1:{site.port}"
-        if "APP_SOCKET" in (source / "app/main.py").read_text():
-            site.env["APP_SOCKET"] = str(folder / "api.sock")
-            upstream = f"unix:{folder}/api.sock"
-        _as_the_role(source / "roles/nginx", folder, port, upstream)
-        with configuration.open("a") as file:
-            file.write("daemon off;\n")
-    else:
+    proxy = None
+    if role is None:
         configuration.write_text(
             NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds)
         )
+    else:
+        if "APP_SOCKET" in (source / "app/main.py").read_text():
+            site.env["APP_SOCKET"] = str(folder / "api.sock")
+            upstream = f"unix:{folder}/api.sock"
+        else:
+            published = free_port()
+            upstream = f"127.0.0.1:{published}"
+            proxy = Process(
+                # On file 3 it reports to the daemon; without one it would close another of its files.
+                *(
+                    "sh",
+                    "-c",
+                    'exec docker-proxy "$@" 3>/dev/null',
+                    "-",
+                    "-proto",
+                    "tcp",
+                    "-host-ip",
+                    "127.0.0.1",
+                    "-host-port",
+                    str(published),
+                ),
+                *("-container-ip", "127.0.0.1", "-container-port", str(site.port)),
+                log=folder / "proxy.log",
+            )
+        _as_the_role(source / "roles/nginx", folder, port, upstream, role)
+        with configuration.open("a") as file:
+            file.write("daemon off;\n")
     nginx = Process("nginx", "-c", str(configuration), "-p", str(folder), log=folder / "nginx.log")
-    stack = Stack(design, redis, site, api, nginx, port, steps)
+    stack = Stack(design, redis, site, api, nginx, port, steps, proxy)
     try:
         redis.start()
         api.start()
+        if proxy:
+            proxy.start()
         nginx.start()
         wait_until("the api answers", stack.ready)
         wait_until("nginx answers", lambda: httpx.get(f"http://127.0.0.1:{port}/").status_code < 500)
         yield stack
     finally:
-        for process in (nginx, api, redis):
-            process.close()
+        for process in (nginx, proxy, api, redis):
+            if process:
+                process.close()

@@ -6,6 +6,8 @@ in turn, each with a Redis, an api and an nginx of its own.
 
 import asyncio
 import io
+import os
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -19,10 +21,11 @@ from pathlib import Path
 
 from app.events import NO_EVENT
 from bench import sockets
+from bench.load import Tally, connect_all, handshake
 from bench.pages import Counts, Page, Timed
-from bench.stack import Stack, cpu_seconds, memory, peak_memory, running
+from bench.stack import Stack, available, cpu_seconds, kernel, memory, peak_memory, running
 from bench.storm_table import Result
-from tests.app.kit import REPOSITORY
+from tests.app.kit import ORIGIN, REPOSITORY
 
 STORM_LIMIT = 150.0  # seconds after which a storm is ended as it is
 ARRIVAL = 30.0  # seconds that the last events may take
@@ -41,6 +44,8 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
     print(time.perf_counter() - begin, flush=True)
 """
 REST = 12.0  # seconds before a restart: connections count as good, nginx has forgotten the handshakes
+ROUNDS = 3  # of reading the machine's memory, which others disturb; the median counts
+NO_LIMITS = {"nginx_handshake_rate": 0, "nginx_handshake_connections": 0}  # all clients have one address
 PERIOD = 0.5  # seconds between two events of a user meanwhile
 
 
@@ -59,6 +64,8 @@ class Size:
     """Addresses that they come from."""
     office: int
     """Sockets of one address under which the api restarts; 0 leaves that out."""
+    counted: int
+    """Sockets at which the memory of the whole machine is read; 0 leaves that out."""
     steady: int
     """Sockets whose cost is measured while all is well; 0 leaves that out."""
     load: int
@@ -274,6 +281,38 @@ async def _steady(stack: Stack, size: Size) -> dict[str, float]:
     }
 
 
+async def _counted(stack: Stack, size: Size) -> dict[str, float]:
+    """Measure what a socket takes of the machine's memory, the clients' own left out."""
+    users = [f"user-{number}" for number in range(size.users)]
+    cookies = {user: stack.cookie(user) for user in users}
+    requests = [
+        handshake(f"/api/v1/cv-processing/ws/{user}", ORIGIN, cookies[user])
+        for user in (users[number % size.users] for number in range(size.counted))
+    ]
+    tally = Tally()
+    # The first of each user make whatever is made once.
+    opened = await connect_all(stack.port, requests[: size.users], tally)
+    await asyncio.sleep(SETTLE)
+
+    def held() -> tuple[int, int, int]:
+        return -available() - memory(os.getpid()), sum(map(memory, stack.way)), kernel()
+
+    before = held()
+    opened += await connect_all(stack.port, requests[size.users :], tally)
+    await asyncio.sleep(SETTLE)
+    kib = [
+        (now - then) / (size.counted - size.users) / 1024 for now, then in zip(held(), before, strict=True)
+    ]
+    for connection in opened:
+        assert connection.transport
+        connection.transport.abort()
+    return {
+        "counted: memory of the machine a socket": kib[0],
+        "counted: memory of api, nginx and proxy a socket": kib[1],
+        "counted: memory of the kernel a socket": kib[2],
+    }
+
+
 async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
@@ -299,21 +338,26 @@ def checkout(revision: str) -> Iterator[Path]:
 def measure(label: str, source: Path, size: Size) -> Result:
     """Let one revision go through it all."""
     values: Counter[str] = Counter()
-    for part, wanted in (
-        (_storm, size.sockets),
-        (_restart, size.restarted),
-        (_office, size.office),
-        (_steady, size.steady),
+    for part, wanted, role, rounds in (
+        (_storm, size.sockets, None, 1),
+        (_restart, size.restarted, None, 1),
+        (_office, size.office, {}, 1),
+        (_counted, size.counted, NO_LIMITS, ROUNDS),
+        (_steady, size.steady, None, 1),
     ):
-        if not wanted:
-            continue
-        print(f"{label}, {part.__name__.strip('_')} …", flush=True)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            running("ours", Path(folder) / "stack", source=source, by_role=part is _office) as stack,
-            busy(size.load),
-        ):
-            values.update(asyncio.run(part(stack, size)))
+        found = []
+        for number in range(rounds if wanted else 0):
+            print(
+                f"{label}, {part.__name__.strip('_')}{f' {number + 1}' if rounds > 1 else ''} …", flush=True
+            )
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                running("ours", Path(folder) / "stack", source=source, role=role) as stack,
+                busy(size.load),
+            ):
+                found.append(asyncio.run(part(stack, size)))
+        if found:
+            values.update({name: statistics.median(each[name] for each in found) for name in found[0]})
     return Result(label, dict(values))
 
 
