@@ -51,11 +51,12 @@ def main() -> None:
         ("restarted", 2_000, "sockets under which the api restarts"),
         ("addresses", 10, "addresses that these come from"),
         ("office", 900, "sockets of one address under which it restarts, through nginx as its role has it"),
+        ("room", 9_000, "sockets of one user, who gets one event"),
         ("counted", 3_000, "sockets at which the machine's memory is read, 0 or twice the users and more"),
         ("steady", 2_000, "sockets whose cost is measured, 0 or 200 and more"),
         ("load", 0, "other programs that compute meanwhile"),
     ):
-        low = 0 if option in ("sockets", "restarted", "office", "counted", "steady", "load") else 1
+        low = 0 if option in ("sockets", "restarted", "office", "room", "counted", "steady", "load") else 1
         stormy.add_argument(
             f"--{option}", type=partial(number, low=low), default=default, metavar="N",
             help=f"{what} (%(default)s)",
@@ -71,7 +72,7 @@ def main() -> None:
             parser.error(f"--counted {chosen.counted}: give 0 or {2 * chosen.users} and more, twice --users")
         size = storm.Size(
             chosen.sockets, chosen.users, chosen.missed, chosen.restarted, chosen.addresses, chosen.office,
-            chosen.counted, chosen.steady, chosen.load,
+            chosen.room, chosen.counted, chosen.steady, chosen.load,
         )  # fmt: skip
         results = storm.run(size, chosen.against)
         print(f"\n{storm_table.table(results)}")

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from app.events import NO_EVENT
 from bench import sockets
 from bench.load import Tally, connect_all, handshake
 from bench.pages import Counts, Page, Timed
@@ -33,7 +33,7 @@ SETTLE = 2.0  # seconds before a figure is read
 # Prints the seconds that each answer took. It asks every 20 ms until its input ends, and waits 10 s at most.
 READYZ = """
 import http.client, select, sys, time
-while not select.select([sys.stdin], [], [], 0.02)[0]:
+while True:
     begin = time.perf_counter()
     try:
         connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=10)
@@ -42,11 +42,14 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
     except OSError:
         pass
     print(time.perf_counter() - begin, flush=True)
+    if select.select([sys.stdin], [], [], 0.02)[0]:
+        break
 """
 REST = 12.0  # seconds before a restart: connections count as good, nginx has forgotten the handshakes
 ROUNDS = 3  # of reading the machine's memory, which others disturb; the median counts
 NO_LIMITS = {"nginx_handshake_rate": 0, "nginx_handshake_connections": 0}  # all clients have one address
 PERIOD = 0.5  # seconds between two events of a user meanwhile
+P = TypeVar("P", bound=Page)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Size:
     """Addresses that they come from."""
     office: int
     """Sockets of one address under which the api restarts; 0 leaves that out."""
+    room: int
+    """Sockets of one user; 0 leaves that out."""
     counted: int
     """Sockets at which the memory of the whole machine is read; 0 leaves that out."""
     steady: int
@@ -189,6 +194,26 @@ async def _storm(stack: Stack, size: Size) -> dict[str, float]:
     }
 
 
+async def _opened(
+    stack: Stack, kind: type[P], users: list[str], sockets: int, addresses: int, counts: Counts
+) -> tuple[list[P], list["asyncio.Task[None]"]]:
+    """Open pages little by little, each after its user's first event; return them and what runs them."""
+    await asyncio.to_thread(stack.publish, users, range(1))
+    cookies = {user: stack.cookie(user) for user in users}
+    first = {user: stack.event_ids(user)[0] for user in users}
+    pages, tasks = [], []
+    for number in range(sockets):
+        user = users[number % len(users)]
+        address = f"127.0.0.{2 + number % addresses}"
+        pages.append(kind(stack, user, cookies[user], first[user], address, counts))
+        tasks.append(asyncio.create_task(pages[-1].run()))
+        if len(tasks) % 100 == 0:
+            await asyncio.sleep(0.1)
+    for page in pages:
+        await asyncio.wait_for(page.open.wait(), STORM_LIMIT)
+    return pages, tasks
+
+
 async def _restart(stack: Stack, size: Size) -> dict[str, float]:
     return await _restarted(stack, size.users, "restart", size.restarted, size.addresses)
 
@@ -200,22 +225,8 @@ async def _office(stack: Stack, size: Size) -> dict[str, float]:
 async def _restarted(stack: Stack, people: int, name: str, sockets: int, addresses: int) -> dict[str, float]:
     """Restart the api under many sockets while events go on."""
     users = [f"{name}-{number}" for number in range(people)]
-    await asyncio.to_thread(stack.publish, users, range(1))
-    cookies = {user: stack.cookie(user) for user in users}
-    first = {user: stack.event_ids(user)[0] for user in users}
     counts = Counts()
-    pages = []
-    for number in range(sockets):
-        user = users[number % people]
-        address = f"127.0.0.{2 + number % addresses}"
-        pages.append(Page(stack, user, cookies[user], first[user], address, counts))
-    tasks = []
-    for page in pages:
-        tasks.append(asyncio.create_task(page.run()))
-        if len(tasks) % 100 == 0:
-            await asyncio.sleep(0.1)
-    for page in pages:
-        await asyncio.wait_for(page.open.wait(), STORM_LIMIT)
+    pages, tasks = await _opened(stack, Page, users, sockets, addresses, counts)
     await asyncio.sleep(REST)
 
     news = _News(stack, users, 1)
@@ -253,15 +264,8 @@ async def _steady(stack: Stack, size: Size) -> dict[str, float]:
     cost = await sockets.measure(stack, size.steady)
     await asyncio.sleep(SETTLE)
     users = [f"timed-{number}" for number in range(size.users)]
-    cookies = {user: stack.cookie(user) for user in users}
     counts = Counts()
-    pages = [
-        Timed(stack, user, cookies[user], NO_EVENT, "127.0.0.1", counts)
-        for user in (users[number % size.users] for number in range(size.steady))
-    ]
-    tasks = [asyncio.create_task(page.run()) for page in pages]
-    for page in pages:
-        await page.open.wait()
+    pages, tasks = await _opened(stack, Timed, users, size.steady, size.addresses, counts)
     await asyncio.sleep(SETTLE)
     publisher = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.publisher", stack.redis.url, str(stack.redis.password_file), *users),
@@ -279,6 +283,25 @@ async def _steady(stack: Stack, size: Size) -> dict[str, float]:
         "steady: publish to socket at 1,000 events a second, p99": took[int(0.99 * len(took))] * 1000,
         "doubled": counts.doubled,
     }
+
+
+async def _room(stack: Stack, size: Size) -> dict[str, float]:
+    """Deliver one event to many sockets of one user."""
+    counts = Counts()
+    pages, tasks = await _opened(stack, Page, ["room"], size.room, size.addresses, counts)
+    for page in pages:
+        page.want(2)
+    begin = time.perf_counter()
+    await asyncio.to_thread(stack.publish, ["room"], range(1, 2))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ARRIVAL):
+            for page in pages:
+                await page.whole.wait()
+    seconds = time.perf_counter() - begin
+    await asyncio.sleep(SETTLE)
+    lost, _ = _verdict(stack, pages)
+    await _end(tasks)
+    return {"room: all have the event": seconds * 1000, "lost": lost, "doubled": counts.doubled}
 
 
 async def _counted(stack: Stack, size: Size) -> dict[str, float]:
@@ -342,6 +365,7 @@ def measure(label: str, source: Path, size: Size) -> Result:
         (_storm, size.sockets, None, 1),
         (_restart, size.restarted, None, 1),
         (_office, size.office, {}, 1),
+        (_room, size.room, None, 1),
         (_counted, size.counted, NO_LIMITS, ROUNDS),
         (_steady, size.steady, None, 1),
     ):

@@ -28,6 +28,7 @@ UNITS = {
     "office: all back": "s",
     "office: longest away": "s",
     "office: handshakes refused": "",
+    "room: all have the event": "ms",
     "counted: memory of the machine a socket": "KiB",
     "counted: memory of api, nginx and proxy a socket": "KiB",
     "counted: memory of the kernel a socket": "KiB",
