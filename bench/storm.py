@@ -195,9 +195,15 @@ async def _storm(stack: Stack, size: Size) -> dict[str, float]:
 
 
 async def _opened(
-    stack: Stack, kind: type[P], users: list[str], sockets: int, addresses: int, counts: Counts
+    stack: Stack,
+    kind: type[P],
+    users: list[str],
+    sockets: int,
+    addresses: int,
+    counts: Counts,
+    pace: int = 1_000,
 ) -> tuple[list[P], list["asyncio.Task[None]"]]:
-    """Open pages little by little, each after its user's first event; return them and what runs them."""
+    """Open so many pages a second, each after its user's first event; return them and what runs them."""
     await asyncio.to_thread(stack.publish, users, range(1))
     cookies = {user: stack.cookie(user) for user in users}
     first = {user: stack.event_ids(user)[0] for user in users}
@@ -208,7 +214,7 @@ async def _opened(
         pages.append(kind(stack, user, cookies[user], first[user], address, counts))
         tasks.append(asyncio.create_task(pages[-1].run()))
         if len(tasks) % 100 == 0:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(100 / pace)
     for page in pages:
         await asyncio.wait_for(page.open.wait(), STORM_LIMIT)
     return pages, tasks
@@ -226,7 +232,8 @@ async def _restarted(stack: Stack, people: int, name: str, sockets: int, address
     """Restart the api under many sockets while events go on."""
     users = [f"{name}-{number}" for number in range(people)]
     counts = Counts()
-    pages, tasks = await _opened(stack, Page, users, sockets, addresses, counts)
+    # A pace at which nginx refuses no address, so that all begin alike.
+    pages, tasks = await _opened(stack, Page, users, sockets, addresses, counts, 100 * addresses)
     await asyncio.sleep(REST)
 
     news = _News(stack, users, 1)
