@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 from jinja2 import Environment, nodes
 
 PROJECT = Path(__file__).parents[1]
@@ -93,21 +91,5 @@ def is_condition(path: tuple[Any, ...]) -> bool:
 def expression(template: str) -> nodes.Expr:
     """Return the one expression that a template is."""
     (output,) = JINJA.parse(template).body
-    node: nodes.Expr
     (node,) = output.nodes  # type: ignore[attr-defined]
     return node
-
-
-def rendered(role: Path, template: str, **variables: Any) -> str:
-    """Render a role's template with no host: Ansible's own templar, the role's own defaults."""
-    loader = DataLoader()
-    loader.set_basedir(str(role))
-    every: dict[str, Any] = {
-        "role_path": str(role),
-        "ansible_facts": {"distribution_major_version": "13"},
-    }
-    for file in (role / "defaults/main.yml", role / "vars/main.yml"):
-        if file.exists():
-            every |= loader.load_from_file(str(file), trusted_as_template=True)
-    source = trust_as_template((role / "templates" / template).read_text())
-    return str(Templar(loader, variables=every | variables).template(source, convert_data=False))

@@ -1,8 +1,10 @@
-"""Renders a role's templates with no host: Ansible's own templar, the role's own defaults."""
+from pathlib import Path
 
 import pytest
 
-from tests.ansible_files import PROJECT, rendered
+from tests.templates.rendering import rendered
+
+ROLES = Path(__file__).parents[2] / "roles"
 
 
 @pytest.fixture
@@ -10,6 +12,6 @@ def render():
     """Return render(role, template, **variables): the text; an undefined variable raises."""
 
     def call(role: str, template: str, **variables) -> str:
-        return rendered(PROJECT / "roles" / role, template, **variables)
+        return rendered(ROLES / role, template, **variables)
 
     return call
