@@ -1,4 +1,4 @@
-"""What a socket costs: the guide's backend and ours, one after the other in one run, through a real nginx."""
+"""What a socket costs: the guide's backend, the floor and ours, in turn in one run, through a real nginx."""
 
 import asyncio
 import statistics
@@ -12,8 +12,9 @@ from bench.load import Tally, connect_all, handshake
 from bench.stack import Design, Stack, cpu_seconds, memory, running
 from tests.app.kit import ORIGIN
 
+DESIGNS: tuple[Design, ...] = ("guide", "floor", "ours")
 USERS = 100  # each has as many sockets as comes out
-ROUNDS = 5  # of fan-out, of which the median counts
+ROUNDS = 3  # of fan-out, of which the median counts
 DELIVERIES = 100_000  # in a round, about
 SETTLE = 2.0  # seconds before memory is read
 ROUND_LIMIT = 120.0  # seconds
@@ -69,14 +70,14 @@ async def measure(stack: Stack, sockets: int) -> Cost:
 
     warm = await connect_all(stack.port, [request(user) for user in users], tally)
     await asyncio.sleep(SETTLE)
-    api_before, nginx_before = memory(stack.api_pid), memory(stack.nginx_worker)
+    api_before, nginx_before = memory(stack.api_pid), memory(stack.nginx_workers[-1])
     cpu_before = cpu_seconds(stack.api_pid)
     more = sockets - len(warm)
     opened = await connect_all(stack.port, [request(users[i % USERS]) for i in range(more)], tally)
     cpu = cpu_seconds(stack.api_pid) - cpu_before
     await asyncio.sleep(SETTLE)
     api_kib = (memory(stack.api_pid) - api_before) / more / 1024
-    nginx_kib = (memory(stack.nginx_worker) - nginx_before) / more / 1024
+    nginx_kib = (memory(stack.nginx_workers[-1]) - nginx_before) / more / 1024
     clients = stack.redis_clients()
 
     rates = []
@@ -96,19 +97,22 @@ async def measure(stack: Stack, sockets: int) -> Cost:
 
 
 def run(numbers: Sequence[int]) -> list[Cost]:
-    """Measure both designs at each number of sockets, in pairs."""
+    """Measure all designs at each number of sockets."""
     costs: list[Cost] = []
     for sockets in numbers:
-        designs: tuple[Design, Design] = ("guide", "ours")
-        for design in designs:
+        for design in DESIGNS:
             print(f"{sockets:,} sockets, {design} …", flush=True)
             with tempfile.TemporaryDirectory() as folder, running(design, Path(folder) / design) as stack:
                 costs.append(asyncio.run(measure(stack, sockets)))
     return costs
 
 
-def targets(guide: Cost, ours: Cost) -> list[Target]:
+def targets(costs: Sequence[Cost], sockets: int) -> list[Target]:
     """Return the project's targets for one number of sockets."""
+    guide, ours = (
+        next(cost for cost in costs if (cost.design, cost.sockets) == (design, sockets))
+        for design in ("guide", "ours")
+    )
     found = [
         Target("memory of the api a socket", ours.api_kib / guide.api_kib, 0.55),
         Target("processor time of the api a connect", ours.connect_ms / guide.connect_ms, 0.35),
@@ -123,29 +127,29 @@ def targets(guide: Cost, ours: Cost) -> list[Target]:
 def table(costs: Sequence[Cost]) -> str:
     """Return the figures and the targets as two Markdown tables."""
     lines = [
-        "| sockets | design | api, KiB a socket | nginx, KiB a socket | api, ms a connect | deliveries/s | "
-        "Redis connections |",
-        "|---:|---|---:|---:|---:|---:|---:|",
+        "| sockets | design | api, KiB a socket | nginx, KiB a socket | api, ms a connect | "
+        "api, µs a delivery | deliveries/s | Redis connections |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
         f"| {cost.sockets:,} | {cost.design} | {cost.api_kib:.1f} | {cost.nginx_kib:.1f} | "
-        f"{cost.connect_ms:.2f} | "
+        f"{cost.connect_ms:.2f} | {cost.delivery_us:.1f} | "
         f"{cost.deliveries:,.0f} | {cost.redis_clients:,} |"
         for cost in costs
     ]
     lines += ["", "| sockets | ours over the guide's | measured | target | |", "|---:|---|---:|---:|---|"]
-    for guide, ours in zip(costs[::2], costs[1::2], strict=True):
+    for sockets in sorted({cost.sockets for cost in costs}):
         lines += [
-            f"| {ours.sockets:,} | {target.name} | {target.ratio:.2f} | "
+            f"| {sockets:,} | {target.name} | {target.ratio:.2f} | "
             f"{'≥' if target.at_least else '≤'} {target.bound:g} | "
             f"{'met' if target.met else 'missed'} |"
-            for target in targets(guide, ours)
+            for target in targets(costs, sockets)
         ]
     return "\n".join(lines)
 
 
 def plot(costs: Sequence[Cost], file: Path) -> None:
-    """Draw the figures as bars, a panel each, into a PNG."""
+    """Draw how the figures grow with the number of sockets, a panel each, into a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -154,20 +158,22 @@ def plot(costs: Sequence[Cost], file: Path) -> None:
     panels: list[tuple[str, Callable[[Cost], float]]] = [
         ("api, KiB a socket", lambda cost: cost.api_kib),
         ("api, ms a connect", lambda cost: cost.connect_ms),
+        ("api, µs a delivery", lambda cost: cost.delivery_us),
         ("deliveries a second", lambda cost: cost.deliveries),
-        ("Redis connections", lambda cost: cost.redis_clients),
     ]
     numbers = sorted({cost.sockets for cost in costs})
     figure, axes = pyplot.subplots(1, len(panels), figsize=(14, 4), layout="constrained")
     for axis, (title, value) in zip(axes, panels, strict=True):
-        for side, design in ((-0.2, "guide"), (0.2, "ours")):
+        for design, marker in zip(DESIGNS, "sDo", strict=True):
             values = [value(cost) for cost in costs if cost.design == design]
-            bars = axis.bar([i + side for i in range(len(numbers))], values, 0.38, label=design)
-            axis.bar_label(bars, fmt=lambda number: f"{number:,.3g}" if number < 100 else f"{number:,.0f}")
-        axis.set_xticks(range(len(numbers)), [f"{number:,}" for number in numbers])
+            axis.plot(numbers, values, marker=marker, label=design)
+        axis.set_xscale("log")
+        axis.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
+        axis.yaxis.set_major_formatter("{x:,g}")
         axis.set_xlabel("sockets")
         axis.set_title(title)
-        axis.margins(y=0.15)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(DESIGNS))
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=120)

@@ -1,19 +1,21 @@
-"""A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, or the guide's."""
+"""A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, the guide's or the floor."""
 
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 
 from app.events import channel, dump, stream
 from tests.app.kit import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
+from tests.templates.rendering import rendered
 
-Design = Literal["guide", "ours"]
+Design = Literal["guide", "floor", "ours"]
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -55,6 +57,25 @@ http {{
 """
 
 
+# Of /proc/slabinfo. The kernel keeps unix sockets in signal_cache, whose entries have the same size.
+CACHES = (
+    "TCP", "UNIX", "UNIX-STREAM", "signal_cache", "sock_inode_cache", "inode_cache", "filp", "eventpoll_epi",
+    "nf_conntrack",
+)  # fmt: skip
+# What the role leaves to Debian's nginx, here in the folder; root, as nobody else reaches the folder.
+ELSEWHERE = {
+    "user www-data;": "user root;",
+    "/run/nginx.pid": "{folder}/nginx.pid",
+    "/var/log/nginx/": "{folder}/",
+    "http {": """http {
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;""",
+}
+
+
 def memory(pid: int) -> int:
     """Return the bytes that a process holds in memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
@@ -63,6 +84,17 @@ def memory(pid: int) -> int:
 def peak_memory(pid: int) -> int:
     """Return the most bytes that a process has held in memory at once."""
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def kernel() -> int:
+    """Return the bytes that the kernel holds for all sockets of the machine, their files and connections."""
+    lines = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
+    return sum(int(active) * int(size) for name, active, _, size, *_ in lines if name in CACHES)
+
+
+def available() -> int:
+    """Return the bytes that the whole machine has left."""
+    return int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
 
 
 def cpu_seconds(pid: int) -> float:
@@ -82,6 +114,8 @@ class Stack:
     nginx: Process
     port: int
     steps: Path
+    proxy: Process | None = None
+    """Docker's, where nginx reaches the api through it."""
 
     def longest_step(self, since: float) -> tuple[float, float]:
         """Return the longest that the api's event loop was busy at one go since a Unix time, in seconds.
@@ -99,14 +133,20 @@ class Stack:
         return self.api.child.pid
 
     @property
-    def nginx_worker(self) -> int:
-        """Nginx's newest worker."""
+    def nginx_workers(self) -> list[int]:
+        """Nginx's workers, the newest last."""
         assert self.nginx.child
         children = Path(f"/proc/{self.nginx.child.pid}/task/{self.nginx.child.pid}/children").read_text()
-        return int(children.split()[-1])
+        return [int(pid) for pid in children.split()]
+
+    @property
+    def way(self) -> list[int]:
+        """The processes that a socket passes."""
+        proxy = [self.proxy.child.pid] if self.proxy and self.proxy.child else []
+        return [self.api_pid, *self.nginx_workers, *proxy]
 
     def cookie(self, user: str) -> str:
-        """Return a session for the user; the guide's backend knows none, and pays nothing for it."""
+        """Return a session for the user; the others know none, and pay nothing for it."""
         return self.site.cookie(user, ttl=86_400) if self.design == "ours" else "none=0"
 
     def publish(self, users: list[str], numbers: range) -> None:
@@ -122,7 +162,7 @@ class Stack:
                 pipe.execute()
 
     def event_ids(self, user: str) -> list[str]:
-        """Return the ids of the user's history, the oldest first; the guide's design keeps none."""
+        """Return the ids of the user's history, the oldest first; the other designs keep none."""
         entries = self.redis.client.execute_command("XRANGE", stream(user), "-", "+")
         return [entry[0] for entry in entries]
 
@@ -133,19 +173,54 @@ class Stack:
     def ready(self) -> bool:
         """Tell whether the api answers."""
         try:
-            # The guide's backend has no other address; any answer will do.
+            # The others have no such address; any answer will do.
             return httpx.get(f"http://127.0.0.1:{self.site.port}/readyz").status_code in (200, 404)
         except httpx.TransportError:
             return False
 
 
+def _as_the_role(role: Path, folder: Path, port: int, upstream: str, variables: Mapping[str, Any]) -> None:
+    """Write nginx's configuration as a checkout's role has it by default, with the ports of this run."""
+    certificate, key = folder / "origin.pem", folder / "origin.key"
+    command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    files = ("-subj", "/CN=bench", "-keyout", str(key), "-out", str(certificate))
+    subprocess.run((*command, *files), check=True, capture_output=True)  # noqa: S603
+    for path, template in {
+        "nginx.conf": "nginx.conf.j2",
+        "upstreams/screen-flow.conf": "upstream.conf.j2",
+        "sites-enabled/screen-flow": "site.conf.j2",
+    }.items():
+        text = rendered(
+            role,
+            template,
+            nginx_port_http=port,
+            nginx_port_https=free_port(),
+            nginx_certificate_file=str(certificate),
+            nginx_certificate_key_file=str(key),
+            nginx_upstream_servers=[upstream],
+            nginx_tls_curves=["X25519"],  # of the defaults OpenSSL before 3.5 does not know the first
+            **variables,
+        )
+        for theirs, ours in ELSEWHERE.items():
+            text = text.replace(theirs, ours.replace("{folder}", str(folder)))
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    (folder / "mime.types").write_text("types { text/html html; }\n")
+
+
 @contextmanager
 def running(
-    design: Design, folder: Path, shutdown_seconds: int = 3600, source: Path = REPOSITORY
+    design: Design,
+    folder: Path,
+    shutdown_seconds: int = 3600,
+    source: Path = REPOSITORY,
+    role: Mapping[str, Any] | None = None,
 ) -> Iterator[Stack]:
-    """Start a design, and end it. Both run on the same uvicorn settings, so that the design alone differs.
+    """Start a design, and end it. All run on the same uvicorn settings, so that the design alone differs.
 
     `source` is the checkout whose `app` serves; its event loop is watched (`Stack.longest_step`).
+    With `role`, variables on top of its defaults, nginx is as that checkout's role configures it, limits
+    included, and reaches the api as there: by a unix socket, or the port that Docker's proxy publishes.
     """
     folder.mkdir()
     redis_folder = folder / "redis"
@@ -158,27 +233,61 @@ def running(
         *("--host", "127.0.0.1", "--port", str(site.port)),
         log=folder / "api.log", env=site.env, cwd=source,
     )  # fmt: skip
-    if design == "guide":
+    if design != "ours":
         password = redis.password_file.read_text().strip()
         site.env["APP_REDIS_URL"] = redis.url.replace("app@", f"app:{password}@")
         api = Process(
-            *(sys.executable, "-m", "uvicorn", "bench.guide:app", "--host", "127.0.0.1"),
+            *(sys.executable, "-m", "uvicorn", f"bench.{design}:app", "--host", "127.0.0.1"),
             *("--port", str(site.port), "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"),
             *("--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),
             log=folder / "api.log", env=site.env,
         )  # fmt: skip
     port = free_port()
     configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds))
+    proxy = None
+    if role is None:
+        configuration.write_text(
+            NGINX.format(folder=folder, port=port, api=site.port, shutdown=shutdown_seconds)
+        )
+    else:
+        if "APP_SOCKET" in (source / "app/main.py").read_text():
+            site.env["APP_SOCKET"] = str(folder / "api.sock")
+            upstream = f"unix:{folder}/api.sock"
+        else:
+            published = free_port()
+            upstream = f"127.0.0.1:{published}"
+            proxy = Process(
+                # On file 3 it reports to the daemon; without one it would close another of its files.
+                *(
+                    "sh",
+                    "-c",
+                    'exec docker-proxy "$@" 3>/dev/null',
+                    "-",
+                    "-proto",
+                    "tcp",
+                    "-host-ip",
+                    "127.0.0.1",
+                    "-host-port",
+                    str(published),
+                ),
+                *("-container-ip", "127.0.0.1", "-container-port", str(site.port)),
+                log=folder / "proxy.log",
+            )
+        _as_the_role(source / "roles/nginx", folder, port, upstream, role)
+        with configuration.open("a") as file:
+            file.write("daemon off;\n")
     nginx = Process("nginx", "-c", str(configuration), "-p", str(folder), log=folder / "nginx.log")
-    stack = Stack(design, redis, site, api, nginx, port, steps)
+    stack = Stack(design, redis, site, api, nginx, port, steps, proxy)
     try:
         redis.start()
         api.start()
+        if proxy:
+            proxy.start()
         nginx.start()
         wait_until("the api answers", stack.ready)
         wait_until("nginx answers", lambda: httpx.get(f"http://127.0.0.1:{port}/").status_code < 500)
         yield stack
     finally:
-        for process in (nginx, api, redis):
-            process.close()
+        for process in (nginx, proxy, api, redis):
+            if process:
+                process.close()

@@ -21,7 +21,7 @@ import httpx
 
 from app.sessions import COOKIE, issue
 from bench.load import Tally, connect_all, handshake
-from bench.stack import cpu_seconds, memory
+from bench.stack import cpu_seconds, kernel, memory
 from tests.app.kit import wait_until
 
 Way = Literal["port", "address", "socket"]
@@ -34,11 +34,6 @@ SETTLE = 2.0  # seconds before memory is read
 NAME = "bench-upstream"
 API_PORT, NGINX_PORT = 8900, 8901
 FILES = 20_000  # that a process may open here
-# Of /proc/slabinfo. The kernel keeps unix sockets in signal_cache, whose entries have the same size.
-CACHES = (
-    "TCP", "UNIX", "UNIX-STREAM", "signal_cache", "sock_inode_cache", "inode_cache", "filp", "eventpoll_epi",
-    "nf_conntrack",
-)  # fmt: skip
 NGINX = f"""\
 user root;
 worker_processes 1;
@@ -197,12 +192,6 @@ def descriptors(pid: int) -> tuple[int, int]:
         with suppress(OSError):
             links.append(str(path.readlink()))
     return len(links), sum(link.startswith("socket:") for link in links)
-
-
-def kernel() -> int:
-    """Return the bytes that the kernel holds for all sockets of the machine, their files and connections."""
-    lines = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
-    return sum(int(active) * int(size) for name, active, _, size, *_ in lines if name in CACHES)
 
 
 async def measure(server: Server, pids: dict[str, int], clients: int) -> Cost:

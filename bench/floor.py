@@ -1,0 +1,51 @@
+"""The floor: the least that serves such sockets, an echo on bare uvicorn with one Redis subscriber for all.
+
+It knows no sessions, keeps no history and limits nothing.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from app.events import channel
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+rooms: defaultdict[str, set[Send]] = defaultdict(set)
+pubsub = Redis.from_url(os.environ["APP_REDIS_URL"], decode_responses=True).pubsub()
+
+
+async def deliver() -> None:
+    """Send what is published to a user to each of the user's sockets, for ever."""
+    await pubsub.subscribe(channel("nobody"))  # it listens only while it is subscribed to something
+    async for message in pubsub.listen():
+        if message["type"] == "message":
+            for send in tuple(rooms[message["channel"]]):
+                await send({"type": "websocket.send", "text": message["data"]})
+
+
+async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
+    """Serve as ASGI has it: the lifespan, sockets, and 404 for requests."""
+    if scope["type"] == "lifespan":
+        await receive()
+        delivering = asyncio.create_task(deliver())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        delivering.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["type"] == "websocket":
+        room = channel(scope["path"].rpartition("/")[2])
+        await receive()
+        if room not in rooms:
+            await pubsub.subscribe(room)
+        rooms[room].add(send)
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        rooms[room].discard(send)
+    else:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body"})
