@@ -50,6 +50,7 @@ WRITES_AT_ONCE = 32  # sockets written to before others get a turn
 MESSAGES_AT_ONCE = 64  # published messages taken before others get a turn
 REPLAY_TIME = 10.0  # seconds after which a socket gets a snapshot instead of pages
 PATIENCE = 5.0  # seconds without an answer of Redis after which waiting sockets are refused
+OUTAGE_PATIENCE = 2.0  # the same without a connection to Redis: probes wait five seconds for an answer
 KEEP = 3.0  # seconds that what one socket resumed from is kept for the user's next
 KEEP_BYTES = 8 << 20  # of all that is kept
 SILENCE = 10.0  # seconds without a word from Redis before it is asked for one
@@ -263,7 +264,7 @@ class Hub:
         else:
             self._queue(room)  # whose turn places all
         if listener.cursor is None:
-            loop.call_later(PATIENCE, self._check, listener)
+            loop.call_later(self._patience(), self._check, listener)
         return listener
 
     def leave(self, listener: Listener) -> None:
@@ -323,11 +324,14 @@ class Hub:
         if listener.cursor is not None or listener.end is not None or listener.room.gone:
             return
         loop = asyncio.get_running_loop()
-        waited = loop.time() - max(listener.since, self._answered)
-        if waited >= PATIENCE:
+        waited, patience = loop.time() - max(listener.since, self._answered), self._patience()
+        if waited >= patience:
             listener.close(End.UNAVAILABLE)
         else:
-            loop.call_later(PATIENCE - waited, self._check, listener)
+            loop.call_later(patience - waited, self._check, listener)
+
+    def _patience(self) -> float:
+        return PATIENCE if self.connected else OUTAGE_PATIENCE
 
     # What is published
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import signal
+import time
 
 from app.events import stream
 from tests.app.kit import Site, close_code, numbers, receive, wait_until
@@ -143,8 +144,10 @@ async def test_new_client_during_an_outage_is_told_to_come_again(own_site: Site,
     own_site.start()
     [last] = own_site.redis.publish(user, 1)
     own_site.redis.end(signal.SIGKILL)
+    begin = time.monotonic()
     async with own_site.socket(user, last) as connection:
         assert await close_code(connection) == 1013
+    assert time.monotonic() - begin < 4  # in time for probes, which wait for five seconds
     own_site.redis.start()
     own_site.redis.publish(user, 2)
     async with own_site.socket(user, last) as connection:
