@@ -430,8 +430,16 @@ fault(
     restore_settings,
     "setting",
 )
+# No visitor's way leads over the edge then, so nothing else can be seen there.
 fault(
-    "DNS record not proxied", "dns_not_proxied", "edge", "not proxied", dns(proxied=False), restore_dns, "dns"
+    "DNS record not proxied",
+    "dns_not_proxied",
+    "edge",
+    "not proxied",
+    dns(proxied=False),
+    restore_dns,
+    "dns",
+    "edge way",
 )
 fault(
     "DNS record at another address",
