@@ -250,9 +250,9 @@ def redis_password(e: Evidence) -> str | None:
         "redis-cli": str(e["server.redis.ping"] or ""),
     }
     for name in ("api", "worker"):
-        # The last words of a container are of now only while it runs and is not healthy.
+        # The last words of a container are of now only while it is neither stopped nor healthy.
         container = e.container(name)
-        if container and e.runs(name) and container["health"] != "healthy":
+        if container and container["state"] != "exited" and container["health"] != "healthy":
             said[name] += " ".join(container["health_says"])
             said[name] += " ".join((e["server.app_logs"] or {}).get(name, [])[-5:])
     refused = [name for name, text in said.items() if any(sign in text for sign in AUTH_SIGNS)]

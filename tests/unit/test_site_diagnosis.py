@@ -417,6 +417,14 @@ def test_a_container_that_ends_again_and_again_is_no_deployment():
     assert found(document) == ["api_stopped"]
 
 
+@pytest.mark.parametrize(("state", "named"), [("exited", False), ("restarting", True)])
+def test_a_stopped_container_s_last_words_are_of_the_past(state, named):
+    document = broken("api_stopped")
+    change(document, "server/containers/api", container(state=state, health="unhealthy", restarts=4))
+    change(document, "server/app_logs/api", ["Lost Redis, trying again: WRONGPASS invalid password"])
+    assert ("redis_password" in found(document)) is named
+
+
 def test_a_deployment_hides_no_other_fault():
     document = broken("api_stopped", "websockets_off")
     change(document, "server/deploying", ["docker compose up"])
