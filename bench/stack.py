@@ -103,6 +103,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def status(url: str) -> int | None:
+    """Return the status of the answer to a GET, None where nobody answers."""
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return None
+
+
 @dataclass
 class Stack:
     """One design, running. `port` is nginx's."""
@@ -172,11 +180,8 @@ class Stack:
 
     def ready(self) -> bool:
         """Tell whether the api answers."""
-        try:
-            # The others have no such address; any answer will do.
-            return httpx.get(f"http://127.0.0.1:{self.site.port}/readyz").status_code in (200, 404)
-        except httpx.TransportError:
-            return False
+        # The others have no such address; any answer will do.
+        return status(f"http://127.0.0.1:{self.site.port}/readyz") in (200, 404)
 
 
 def _as_the_role(role: Path, folder: Path, port: int, upstream: str, variables: Mapping[str, Any]) -> None:
@@ -285,7 +290,7 @@ def running(
             proxy.start()
         nginx.start()
         wait_until("the api answers", stack.ready)
-        wait_until("nginx answers", lambda: httpx.get(f"http://127.0.0.1:{port}/").status_code < 500)
+        wait_until("nginx answers", lambda: (status(f"http://127.0.0.1:{port}/") or 500) < 500)
         yield stack
     finally:
         for process in (nginx, proxy, api, redis):

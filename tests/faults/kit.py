@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import jwt
 import yaml
-
-from plugins.module_utils import evidence_edge
-from plugins.module_utils.site_diagnosis import diagnose
+from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules import diagnose
+from ansible_collections.screen_flow.live.plugins.module_utils.evidence import edge as evidence_edge
 
 PROJECT = Path(__file__).parents[2]
 INVENTORY = yaml.safe_load((PROJECT / "inventories/demo/group_vars/all/site.yml").read_text())
@@ -24,9 +23,9 @@ TIMEOUT = 5
 # Longer than the playbook's: the suite, the site and the emulated Cloudflare share a few cores.
 DEADLINE = 12
 # What the module brings to the server: the same files, run by the server's Python.
-KIT = ("site_evidence.py", "nginx_config.py", "evidence_server.py", "websocket_probe.py")
+KIT = ("evidence/document.py", "evidence/nginx_config.py", "evidence/server.py", "probe/websocket.py")
 RUN = (
-    "import json, os, sys; from kit.evidence_server import Options, gather_server; "
+    "import json, os, sys; from kit.evidence.server import Options, gather_server; "
     "print(json.dumps(gather_server(Options(**json.load(sys.stdin)))), flush=True); os._exit(0)"
 )
 
@@ -97,7 +96,7 @@ class Site:
         return (self.look().document["edge"]["rules"].get("value") or {}).get("cache", [])
 
     def _bring(self):
-        folder = PROJECT / "plugins/module_utils"
+        folder = PROJECT / "collections/ansible_collections/screen_flow/live/plugins/module_utils"
         packed = subprocess.run(["tar", "-C", folder, "-c", *KIT], capture_output=True, check=True).stdout
         self.sh("mkdir -p /opt/site-evidence/kit && touch /opt/site-evidence/kit/__init__.py")
         subprocess.run(

@@ -11,11 +11,11 @@ import pytest
 import uvicorn
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
+from ansible_collections.screen_flow.live.plugins.lookup.cloudflare_ip_ranges import check, ranges
 
 from emulator.api import PREFIX, Api
 from emulator.faults import Fault
 from emulator.zone import Fresh, Zone
-from plugins.lookup.cloudflare_ip_ranges import check, ranges
 
 LISTED = ["173.245.48.0/20", "198.41.128.0/17", "2400:cb00::/32"]
 AT_ONCE = {"retry-after-ms": "1"}
@@ -182,8 +182,7 @@ def test_a_spoilt_copy_is_none(cloudflare, copy, content):
 
 
 def test_ansible_gets_a_list_and_a_sentence(cloudflare, copy):
-    lookup_loader.add_directory("plugins/lookup")
-    lookup = lookup_loader.get("cloudflare_ip_ranges")
+    lookup = lookup_loader.get("screen_flow.live.cloudflare_ip_ranges")
     assert lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy)) == [LISTED]
     with pytest.raises(AnsibleLookupError, match="give a file in a folder"):
         lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy.parent / "missing/x.json"))

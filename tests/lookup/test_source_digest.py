@@ -5,8 +5,7 @@ import os
 import pytest
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
-
-from plugins.lookup.source_digest import digest
+from ansible_collections.screen_flow.live.plugins.lookup.source_digest import digest
 
 
 @pytest.fixture
@@ -56,6 +55,5 @@ def test_excluded_names_do_not_count(source):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    lookup_loader.add_directory("plugins/lookup")
     with pytest.raises(AnsibleLookupError, match=str(tmp_path / "nowhere")):
-        lookup_loader.get("source_digest").run([str(tmp_path / "nowhere")])
+        lookup_loader.get("screen_flow.live.source_digest").run([str(tmp_path / "nowhere")])

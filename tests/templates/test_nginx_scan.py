@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from plugins.module_utils import nginx_config
+from ansible_collections.screen_flow.live.plugins.module_utils.evidence import nginx_config
 
 WAIVED = yaml.safe_load((Path(__file__).parent / "gixy-waivers.yml").read_text())
 # As the role has it by default, and as the inventories do, with all that can be on.

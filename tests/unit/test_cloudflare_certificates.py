@@ -11,6 +11,9 @@ from types import SimpleNamespace
 import pytest
 import uvicorn
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.screen_flow.live.plugins.modules import cloudflare_origin_ca_certificate as origin_ca
+from ansible_collections.screen_flow.live.plugins.modules import cloudflare_origin_pulls as origin_pulls
+from ansible_collections.screen_flow.live.plugins.modules import cloudflare_upgrades as upgrades
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -21,9 +24,6 @@ from starlette.routing import Mount
 from emulator.api import PREFIX, Api
 from emulator.faults import Fault
 from emulator.zone import Fresh, Zone
-from plugins.modules import cloudflare_origin_ca_certificate as origin_ca
-from plugins.modules import cloudflare_origin_pulls as origin_pulls
-from plugins.modules import cloudflare_upgrades as upgrades
 from tests.contract import description
 
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"

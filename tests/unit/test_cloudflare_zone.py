@@ -15,13 +15,18 @@ import pytest
 import uvicorn
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.screen_flow.live.plugins.doc_fragments.cloudflare import ModuleDocFragment
+from ansible_collections.screen_flow.live.plugins.module_utils.cloudflare import client as cloudflare_api
+from ansible_collections.screen_flow.live.plugins.module_utils.cloudflare import resource as cloudflare_things
+from ansible_collections.screen_flow.live.plugins.module_utils.cloudflare import rules as cloudflare_rules
+from ansible_collections.screen_flow.live.plugins.module_utils.cloudflare import (
+    settings as cloudflare_settings,
+)
+from ansible_collections.screen_flow.live.plugins.modules import cloudflare_zone as module
 
 from emulator.api import PREFIX, Api
 from emulator.faults import Edit, Fault
 from emulator.zone import Fresh, Zone
-from plugins.doc_fragments.cloudflare import ModuleDocFragment
-from plugins.module_utils import cloudflare_api, cloudflare_rules, cloudflare_settings, cloudflare_things
-from plugins.modules import cloudflare_zone as module
 from tests.contract import description
 
 ROOT = Path(__file__).parents[2]

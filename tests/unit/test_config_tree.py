@@ -6,8 +6,7 @@ import socket
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from plugins.modules import config_tree
+from ansible_collections.screen_flow.live.plugins.modules import config_tree
 
 
 @pytest.fixture

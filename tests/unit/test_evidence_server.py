@@ -7,8 +7,7 @@ import socket
 import threading
 
 import pytest
-
-from plugins.module_utils import evidence_server
+from ansible_collections.screen_flow.live.plugins.module_utils.evidence import server as evidence_server
 
 NOW = datetime.datetime(2026, 11, 27, 22, 30).astimezone()
 LOG = """\

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from plugins.modules import follow
+from ansible_collections.screen_flow.live.plugins.modules import follow
 
 
 def run(capsys, **given):

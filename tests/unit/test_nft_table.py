@@ -5,8 +5,7 @@ import os
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from plugins.modules import nft_table
+from ansible_collections.screen_flow.live.plugins.modules import nft_table
 
 OLD, NEW = "table inet wall {\n\told\n}\n", "table inet wall {\n\tnew\n}\n"
 HEAD = "table inet wall\ndelete table inet wall\n"

@@ -1,8 +1,7 @@
 """nginx_config: reads files as nginx does, inheritance and includes among it."""
 
 import pytest
-
-from plugins.module_utils import nginx_config
+from ansible_collections.screen_flow.live.plugins.module_utils.evidence import nginx_config
 
 MAIN = r"""
 user www-data; # a comment; with a semicolon

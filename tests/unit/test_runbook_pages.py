@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from plugins.module_utils.site_diagnosis import RULES
+from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules import RULES
 
 PROJECT = Path(__file__).parents[2]
 RUNBOOK = PROJECT / "docs/runbook"
@@ -47,7 +46,7 @@ def test_the_index_names_every_page_once():
 def test_pages_named_in_the_code_exist():
     sources = [
         path
-        for folder in ("playbooks", "plugins", "roles")
+        for folder in ("playbooks", "collections", "roles")
         for path in (PROJECT / folder).rglob("*")
         if path.is_file() and path.suffix in (".py", ".yml", ".j2")
     ]

@@ -5,10 +5,18 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.checklist import (
+    CHECKS,
+    FAILED,
+    LAYERS,
+    NOT_TRIED,
+    OK,
+    judge,
+    table,
+)
+from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules import RULES
+from ansible_collections.screen_flow.live.plugins.modules import site_report
 
-from plugins.module_utils.site_checklist import CHECKS, FAILED, LAYERS, NOT_TRIED, OK, judge, table
-from plugins.module_utils.site_diagnosis import RULES
-from plugins.modules import site_report
 from tests.unit.test_site_diagnosis import healthy as diagnosed
 
 

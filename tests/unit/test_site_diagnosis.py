@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from plugins.module_utils import site_diagnosis
-from plugins.module_utils.site_diagnosis import LAYERS, RULES, diagnose, say
-from plugins.modules import site_diagnosis as module
+from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis import rules as site_diagnosis
+from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules import (
+    LAYERS,
+    RULES,
+    diagnose,
+    say,
+)
+from ansible_collections.screen_flow.live.plugins.modules import site_diagnosis as module
 
 NOW = 1_800_000_000.0
 EXPECTED = {

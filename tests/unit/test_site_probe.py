@@ -12,12 +12,11 @@ import time
 import pytest
 import uvicorn
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.screen_flow.live.plugins.module_utils.probe import websocket as websocket_probe
+from ansible_collections.screen_flow.live.plugins.modules import site_probe
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
-from plugins.module_utils import websocket_probe
-from plugins.modules import site_probe
 
 PATH = "/api/v1/cv-processing/ws/site-check"
 COOKIE = "__Host-screen-flow=the-secret-of-the-session"

@@ -6,8 +6,7 @@ import time
 import jwt
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from plugins.modules import site_session
+from ansible_collections.screen_flow.live.plugins.modules import site_session
 
 KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL"
 

@@ -6,8 +6,7 @@ import tarfile
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from plugins.modules import stack_backup
+from ansible_collections.screen_flow.live.plugins.modules import stack_backup
 
 MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
 

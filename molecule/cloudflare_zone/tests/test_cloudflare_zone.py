@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.screen_flow.live.plugins.modules.cloudflare_upgrades import BAR_COLOUR
 from matplotlib import colors, image
-
-from plugins.modules.cloudflare_upgrades import BAR_COLOUR
 
 PROJECT = Path(__file__).parents[3]
 CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"

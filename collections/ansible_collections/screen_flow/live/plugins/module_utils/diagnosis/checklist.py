@@ -1,0 +1,266 @@
+"""The guide's deployment checklist as a pure function of the evidence document: each line with its verdict.
+
+A line is ok when the evidence that it needs is there and none of diagnose's rules for it finds a fault.
+Without the evidence it has failed, because a site whose layers can't be asked is not verified; only what
+takes a token of Cloudflare's is then "not tried".
+
+`document["verify"]` holds what modules site_listen and site_canary found: `listened`, `canary`, `logged`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..evidence.document import missing, value
+from .rules import RULES, Evidence
+
+OK, FAILED, NOT_TRIED = "ok", "failed", "not tried"
+LAYERS = ("edge", "nginx", "api", "page", "socket", "events")
+PATIENCE = 3.0  # seconds by which a heartbeat may be late
+LEAST_TIMEOUT = 300  # seconds, the guide's
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the checklist, judged. `says` is the evidence, or the cause, in one sentence."""
+
+    layer: str
+    name: str
+    verdict: str
+    says: str
+
+
+class Fault(Exception):
+    """The evidence shows that a line is not so; the text is the sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a line is judged: what evidence it needs, which rules speak against it, what it says when ok."""
+
+    layer: str
+    name: str
+    needs: str
+    rules: tuple[str, ...]
+    say: Callable[[Evidence], str]
+    takes_token: bool = False
+
+
+def _location(e: Evidence) -> Mapping[str, Any]:
+    found = e["server.nginx_config.websocket_location"]
+    if not found:
+        raise Fault("nginx has no location for the WebSocket path.")
+    return dict(found)
+
+
+def _map(e: Evidence) -> str:
+    location, name = _location(e), e["server.nginx_config.upgrade_map"]
+    return f"map sets {name}; Connection {location['connection']}, HTTP/{location['http_version']}"
+
+
+def _timeouts(e: Evidence) -> str:
+    socket, rest = _location(e), e["server.nginx_config.root_location"] or {}
+    short = [
+        f"{where} {name.removesuffix('_timeout')} {location[name]} s"
+        for where, location in ((e.want("websocket_path"), socket), ("/", rest))
+        for name in ("read_timeout", "send_timeout")
+        if location.get(name) is not None and location[name] < LEAST_TIMEOUT
+    ]
+    if short:
+        raise Fault(f"below {LEAST_TIMEOUT} s: {', '.join(short)}.")
+    return f"WebSocket {socket['read_timeout']:g} s, the rest {rest.get('read_timeout', 0):g} s"
+
+
+def _certificate(e: Evidence) -> str:
+    days = (e["server.certificate.not_after"] - e["server.clock.server"]) / 86_400
+    return f"for {', '.join(e['server.certificate.names'])}, {days:.0f} days left"
+
+
+def _heartbeat(e: Evidence) -> str:
+    seen, want = e["verify.listened.heartbeat_seconds"], e.want("heartbeat_seconds")
+    if seen is None:
+        raise Fault(e["verify.listened.ended"] or f"none came within {want} s of silence.")
+    if seen > want + PATIENCE:
+        raise Fault(f"it came after {seen:g} s of silence; site_heartbeat_seconds is {want:g}.")
+    return f"seen after {seen:g} s of silence"
+
+
+def _services(e: Evidence) -> str:
+    return ", ".join(f"{name} {one['health']}" for name, one in sorted(e["server.containers"].items()))
+
+
+def _logged(e: Evidence) -> str:
+    lines = e["verify.logged"]
+    if not lines:
+        raise Fault("the api logged no WebSocket of the probe; app_stack_log_level must be INFO or DEBUG.")
+    return str(lines[-1]).partition("|")[2].strip() or str(lines[-1])
+
+
+def _wss(e: Evidence) -> str:
+    page = e["edge.page"]
+    if page["status"] != 200:
+        raise Fault(f"the page answers {page['status']}.")
+    if page["unread"]:
+        raise Fault(f"scripts of the page could not be read: {', '.join(page['unread'])}.")
+    return f"no ws:// in the page and its {len(page['scripts'])} scripts"
+
+
+def _client(e: Evidence) -> str:
+    if not e["edge.page.reconnects"]:
+        raise Fault("no script of the page holds the client of frontend/utils/websocket.ts.")
+    return "the page's script reconnects and resumes"
+
+
+def _upgrade(e: Evidence) -> str:
+    probe = e.probe("edge", "edge")
+    if not probe or probe["status"] != 101:
+        raise Fault(probe["error"] if probe else "it was not probed.")
+    return f"101 after {probe['handshake_ms']:.0f} ms through {probe['server'] or probe['address']}"
+
+
+def _pong(e: Evidence) -> str:
+    probe = e.probe("edge", "edge")
+    if not probe or not probe["ok"]:
+        raise Fault(probe["error"] if probe else "it was not probed.")
+    if probe["pong_ms"] is None:
+        return f"closed with {probe['close_code']} for want of a session, which is right without one"
+    return f"pong after {probe['pong_ms']:.1f} ms"
+
+
+def _canary(e: Evidence) -> str:
+    canary, took = e["verify.canary"], e["verify.listened.canary_ms"]
+    if canary["error"]:
+        raise Fault(f"it was not published: {canary['error']}")
+    if took is None:
+        why = e.document["verify"]["listened"].get("missing", "")
+        raise Fault(f"published on {canary['channel']}, and did not arrive through the edge. {why}".strip())
+    return f"published on {canary['channel']}, received through the edge after {took:.0f} ms"
+
+
+CHECKS = (
+    Check(
+        "edge",
+        "Cloudflare WebSockets enabled",
+        "edge.settings",
+        ("websockets_off",),
+        lambda e: f"websockets {e['edge.settings.websockets']}",
+        True,
+    ),
+    Check(
+        "edge",
+        "Cloudflare SSL Full or Full (strict)",
+        "edge.settings",
+        ("ssl_mode", "strict_needs_certificate"),
+        lambda e: f"ssl {e['edge.settings.ssl']}",
+        True,
+    ),
+    Check(
+        "edge",
+        "Rocket Loader off",
+        "edge.page",
+        ("rocket_loader_on",),
+        lambda e: "the page's scripts are as they were sent",
+    ),
+    Check(
+        "edge",
+        "WebSocket path not cached",
+        "edge.socket_path",
+        ("websocket_path_cached",),
+        lambda e: f"CF-Cache-Status {e['edge.socket_path.cache'] or 'not sent'}",
+    ),
+    Check(
+        "nginx",
+        "nginx runs what is on disk",
+        "server.nginx_test",
+        ("nginx_stopped", "nginx_configuration_invalid", "nginx_not_reloaded"),
+        lambda e: "nginx -t passes",
+    ),
+    Check(
+        "nginx",
+        "Upgrade map used",
+        "server.nginx_config",
+        ("upgrade_map_missing", "connection_hard_coded", "upgrade_not_passed", "http_1_0_upstream"),
+        _map,
+    ),
+    Check(
+        "nginx",
+        "WebSocket location",
+        "server.nginx_config",
+        ("websocket_location_missing", "buffering_on", "wrong_upstream"),
+        lambda e: f"{_location(e)['path']} to {_location(e)['proxy_pass']}, unbuffered",
+    ),
+    Check("nginx", "Timeouts at least 300 s", "server.nginx_config", ("websocket_timeout_short",), _timeouts),
+    Check(
+        "nginx",
+        "TLS on 443",
+        "server.certificate",
+        ("no_tls", "certificate_expired", "certificate_other_name", "key_mismatch", "certificate_not_loaded"),
+        _certificate,
+    ),
+    Check(
+        "api",
+        "Services healthy",
+        "server.containers",
+        (
+            "docker_stopped",
+            "redis_stopped",
+            "redis_full",
+            "redis_can_not_save",
+            "redis_password",
+            "redis_silent",
+            "worker_stopped",
+            "worker_silent",
+            "api_stopped",
+            "api_hangs",
+            "api_on_other_port",
+            "upstream_dead",
+        ),
+        _services,
+    ),
+    Check("api", "Heartbeat", "verify.listened", ("no_heartbeat",), _heartbeat),
+    Check("api", "WebSocket connections logged", "verify.logged", (), _logged),
+    Check("page", "wss:// for https", "edge.page", ("page_opens_ws",), _wss),
+    Check("page", "Reconnecting WebSocket served", "edge.page", (), _client),
+    Check("socket", "101 from outside", "edge.probes", (), _upgrade),
+    Check("socket", "ping and pong from outside", "edge.probes", (), _pong),
+    Check("events", "Redis event received through Cloudflare", "verify.canary", ("other_channel",), _canary),
+)
+
+
+def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list[Line]:
+    """Return the checklist's lines of these layers, in the guide's order."""
+    evidence = Evidence(document)
+    judges = {rule.name: rule.judge for rule in RULES}
+    absent = missing(document) | {
+        f"verify.{name}": datum["missing"]
+        for name, datum in document.get("verify", {}).items()
+        if "missing" in datum
+    }
+
+    def line(check: Check) -> Line:
+        if value(document, check.needs) is None:
+            why = absent.get(check.needs) or "there is no evidence of it."
+            return Line(check.layer, check.name, NOT_TRIED if check.takes_token else FAILED, why)
+        try:
+            for name in check.rules:
+                if cause := judges[name](evidence):
+                    raise Fault(cause)
+            return Line(check.layer, check.name, OK, check.say(evidence))
+        except Fault as fault:
+            return Line(check.layer, check.name, FAILED, str(fault))
+
+    return [line(check) for check in CHECKS if check.layer in layers]
+
+
+def table(lines: list[Line]) -> str:
+    """Return the lines as an aligned table for a terminal."""
+    marks = {OK: "ok", FAILED: "FAILED", NOT_TRIED: "not tried"}
+    rows = [("layer", "check", "verdict", "evidence")]
+    rows += [(line.layer, line.name, marks[line.verdict], line.says) for line in lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))
+        for row in rows
+    )

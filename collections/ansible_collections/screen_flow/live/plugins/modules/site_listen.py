@@ -1,0 +1,182 @@
+#!/usr/bin/python
+"""Ansible module: hold one socket open, as a browser does, and say what comes over it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: site_listen
+short_description: Listen on a socket for pong, heartbeat and canary
+description:
+  - Opens one socket, sends V(ping) once, and then is silent, so that the api has to send its heartbeat.
+  - Ends when everything came, or at O(deadline). What did not come is a finding, not a failure of the task.
+  - Nothing is changed anywhere, so check mode listens as well.
+options:
+  nonce:
+    description: The word that tells our canary from others; see M(screen_flow.live.site_canary).
+    type: str
+    required: true
+  heartbeat:
+    description: Whether to wait for a heartbeat.
+    type: bool
+    default: true
+  deadline:
+    description: Seconds after which it ends.
+    type: float
+    required: true
+requirements:
+  - websocket-client
+extends_documentation_fragment:
+  - screen_flow.live.probe.single
+  - screen_flow.live.attributes.read_only
+author:
+  - screen-flow developers (@screen-flow)
+"""
+
+EXAMPLES = r"""
+- name: Listen through the edge
+  screen_flow.live.site_listen:
+    target:
+      name: edge
+      url: wss://www.example.com/api/v1/cv-processing/ws/site-check
+      origin: https://www.example.com
+    nonce: a1b2c3
+    deadline: 33
+  async: 60
+  poll: 0
+"""
+
+RETURN = r"""
+listened:
+  description: A datum of the evidence document; its value is described.
+  type: dict
+  returned: always
+  contains:
+    opened_ms:
+      description: Milliseconds until the socket was open.
+      type: float
+    pong_ms:
+      description: Milliseconds from ping to pong, or null.
+      type: float
+    heartbeat_seconds:
+      description: Seconds of silence after which the heartbeat came, or null.
+      type: float
+    canary_ms:
+      description: >-
+        Milliseconds from the canary's entry into Redis, by the server's clock, to its arrival here, by this
+        machine's; null when it did not come.
+      type: float
+    ended:
+      description: How the socket ended before everything had come, in one sentence; else empty.
+      type: str
+"""
+
+import json
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.evidence.document import Datum
+from ..module_utils.probe.websocket import (
+    TARGET_SPEC,
+    Result,
+    StageError,
+    Target,
+    connect,
+    read_target,
+    resolve,
+    silence,
+    start_tls,
+    upgrade,
+)
+
+try:
+    import websocket
+except ImportError:
+    websocket = None  # type: ignore[assignment]
+
+
+def listen(target: Target, nonce: str, heartbeat: bool, deadline: float) -> Datum:
+    """Return what came over the socket within the deadline, as a datum."""
+    start = time.monotonic()
+    opening = start + min(target.limit, deadline)
+    result = Result(target.name, target.url)
+    try:
+        connection = connect(resolve(target), result, opening)
+        connection.settimeout(max(0.1, opening - time.monotonic()))
+        client = upgrade(
+            start_tls(connection, target, result.address) if target.secure else connection, target, result
+        )
+    except StageError as error:
+        return {"missing": f"no socket was open: {error}"}
+    except (TimeoutError, OSError) as error:
+        where = result.address or target.address
+        return {"missing": f"no socket was open: {error or silence('http', where, target.limit)}"}
+    found: dict[str, Any] = {
+        "opened_ms": _since(start),
+        "pong_ms": None,
+        "heartbeat_seconds": None,
+        "canary_ms": None,
+        "ended": "",
+    }
+    wanted = {"pong_ms", "canary_ms"} | ({"heartbeat_seconds"} if heartbeat else set())
+    try:
+        sent = time.monotonic()
+        client.send("ping")
+        while any(found[name] is None for name in wanted) and time.monotonic() - start < deadline:
+            client.settimeout(max(0.1, start + deadline - time.monotonic()))
+            _note(found, client.recv(), sent, nonce)
+    except websocket.WebSocketTimeoutException:
+        pass  # the deadline; what did not come is null
+    except (websocket.WebSocketException, OSError) as error:
+        # Its own text may hold headers.
+        found["ended"] = f"the socket ended after {time.monotonic() - start:.0f} s ({type(error).__name__})."
+    finally:
+        client.shutdown()
+    return {"value": found}
+
+
+def _since(start: float) -> float:
+    return round((time.monotonic() - start) * 1000, 1)
+
+
+def _note(found: dict[str, Any], message: str | bytes, sent: float, nonce: str) -> None:
+    """Note a message's arrival."""
+    arrived = time.time()
+    try:
+        event = json.loads(message)
+        kind = event["type"]
+    except (ValueError, TypeError, KeyError):
+        return  # somebody else's; the checks say what did not come
+    if kind == "pong" and found["pong_ms"] is None:
+        found["pong_ms"] = _since(sent)
+    elif kind == "heartbeat" and found["heartbeat_seconds"] is None:
+        found["heartbeat_seconds"] = round(time.monotonic() - sent, 1)
+    elif event.get("nonce") == nonce:
+        # Redis' ids begin with its clock in milliseconds.
+        found["canary_ms"] = round(arrived * 1000 - int(str(event["id"]).partition("-")[0]), 1)
+
+
+def main() -> None:
+    """Entry point: listen, hand over."""
+    module = AnsibleModule(
+        argument_spec={
+            "target": {"type": "dict", "required": True, "options": TARGET_SPEC},
+            "nonce": {"type": "str", "required": True},
+            "heartbeat": {"type": "bool", "default": True},
+            "deadline": {"type": "float", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        target = read_target(given["target"], given["deadline"])
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=False, listened=listen(target, given["nonce"], given["heartbeat"], given["deadline"])
+    )
+
+
+if __name__ == "__main__":
+    main()
