@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.load import CLOSE, PING, PONG, TEXT, handshake, masked, split
 from bench.stack import Stack
-from tests.app.kit import ORIGIN
+from tests.kit.app import ORIGIN
 
 FIRST_DELAY, INTERVAL, LONGEST_DELAY, RESPONSE, STABLE = 0.5, 3.0, 30.0, 10.0, 5.0  # websocket.ts's, seconds
 HINT = re.compile(rb"retry in ([0-9]+) ms")

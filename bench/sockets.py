@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.load import Tally, connect_all, handshake
 from bench.stack import Design, Stack, cpu_seconds, memory, running
-from tests.app.kit import ORIGIN
+from tests.kit.app import ORIGIN
 
 DESIGNS: tuple[Design, ...] = ("guide", "floor", "ours")
 USERS = 100  # each has as many sockets as comes out

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import httpx
 
 from app.events import channel, dump, stream
-from tests.app.kit import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
-from tests.templates.rendering import rendered
+from tests.kit.app import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
+from tests.kit.templates import rendered
 
 Design = Literal["guide", "floor", "ours"]
 TICKS = os.sysconf("SC_CLK_TCK")

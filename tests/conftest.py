@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import Demo, resolve_localhost
+from tests.kit.site import Demo, resolve_localhost
 
 TESTS = Path(__file__).parent
 OVER_A_SITE = [TESTS / suite for suite in ("browser", "faults", "reliability", "runbook")]

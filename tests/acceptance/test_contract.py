@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.acceptance.conftest import COOKIE, CV, Site
-from tests.demo import Demo
+from tests.kit.site import Demo
 
 BATCHES = "/api/v1/cv-processing/batches"
 BATCH = {"batch_id", "created_at", "status", "total", "done", "failed", "progress"}

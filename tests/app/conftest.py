@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.kit import RedisServer, Site, make_site
+from tests.kit.app import RedisServer, Site, make_site
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pypdf
 import pytest
 from fpdf import FPDF
 
-from tests.app.kit import Site, numbers, receive, wait_until
+from tests.kit.app import Site, numbers, receive, wait_until
 
 TEXT = """Curriculum Vitae
 Ada Lovelace

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from app.events import channel, stream
 from app.hub import Hub, Listener
 from app.redis_password import from_url
-from tests.app.kit import RedisServer, Site, numbers, receive, wait_until
+from tests.kit.app import RedisServer, Site, numbers, receive, wait_until
 
 LATE = 0.4  # seconds
 

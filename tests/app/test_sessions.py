@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from app.main import create_app
 from app.sessions import BadKeyFile, InvalidSession, Sessions, issue
 from app.settings import Settings
-from tests.app.kit import ORIGIN, REPOSITORY, Site, close_code, receive
+from tests.kit.app import ORIGIN, REPOSITORY, Site, close_code, receive
 
 KEY, OLD_KEY, PROBE_KEY = "k" * 40, "o" * 40, "p" * 40
 

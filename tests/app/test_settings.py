@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings, WorkerSettings, load
-from tests.app.kit import ORIGIN
+from tests.kit.app import ORIGIN
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 
 from app.events import stream
 from bench.load import Tally, connect_all, handshake
-from tests.app.kit import ORIGIN, Site, close_code, numbers, receive
+from tests.kit.app import ORIGIN, Site, close_code, numbers, receive
 
 
 def calls(site: Site, *commands: str) -> int:

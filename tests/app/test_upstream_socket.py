@@ -18,7 +18,7 @@ import uvicorn
 import app.protocol
 from app.main import BACKLOG, PROXY, Forwarded, listen
 from bench.load import handshake
-from tests.app.kit import ORIGIN, REPOSITORY, Site, wait_until
+from tests.kit.app import ORIGIN, REPOSITORY, Site, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, Playwright, expect
 
 from tests.browser.conftest import launch
-from tests.browser.kit import sign_in
+from tests.kit.browser import sign_in
 
 # Sees the page's sockets, and on its return what became of them and whether it came from the cache.
 WATCH = """

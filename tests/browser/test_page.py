@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.kit import ARTEFACTS, CVS, sign_in
+from tests.kit.browser import ARTEFACTS, CVS, sign_in
 
 
 def test_three_cvs_end_right_with_no_reload(page: Page):

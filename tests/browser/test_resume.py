@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.kit import ARTEFACTS, CVS, DevTools, sign_in
-from tests.demo import Demo
+from tests.kit.browser import ARTEFACTS, CVS, DevTools, sign_in
+from tests.kit.site import Demo
 
 MAIN_PROCESS = (
     "$(pgrep --parent $(docker inspect --format '{{.State.Pid}}' $(docker compose ps --quiet api)))"

@@ -13,9 +13,9 @@ import schemathesis
 from schemathesis.openapi.checks import JsonSchemaError
 
 from emulator.zone import SETTINGS
-from tests.contract.description import described, description
-from tests.emulator import kit
 from tests.emulator.test_emulated_certificates import EC_KEY, wanted
+from tests.kit import emulator as kit
+from tests.kit.cloudflare_description import described, description
 
 ZONE, SETTING, AUTOMATIC, RECORDS = (
     "/zones/{zone_id}",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.description import described, problems
+from tests.kit.cloudflare_description import described, problems
 
 ZONE = "/client/v4/zones/" + "0" * 32
 ENTRY = f"{ZONE}/rulesets/phases/http_config_settings/entrypoint"

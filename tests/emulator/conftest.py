@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.emulator import kit
+from tests.kit import emulator as kit
 
 
 @pytest.fixture

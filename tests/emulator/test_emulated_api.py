@@ -11,8 +11,8 @@ import pytest
 
 from emulator.__main__ import options
 from emulator.zone import Fresh, Zone
-from tests.emulator import kit
-from tests.emulator.kit import refusal
+from tests.kit import emulator as kit
+from tests.kit.emulator import refusal
 
 UNKNOWN = "x" * 40
 SSL = "/settings/ssl"

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from emulator.certificates import Authority, private_pem
-from tests.emulator import kit
-from tests.emulator.kit import refusal
+from tests.kit import emulator as kit
+from tests.kit.emulator import refusal
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.emulator import kit
-from tests.emulator.kit import refusal
+from tests.kit import emulator as kit
+from tests.kit.emulator import refusal
 
 A = {"type": "A", "name": kit.NAME, "content": "192.0.2.1", "proxied": True}
 AAAA = {"type": "AAAA", "name": kit.NAME, "content": "2001:db8::1", "proxied": True}

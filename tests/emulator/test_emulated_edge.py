@@ -16,7 +16,7 @@ import websockets
 
 from emulator.certificates import Authority
 from emulator.rocket_loader import SCRIPT_PATH
-from tests.emulator import kit
+from tests.kit import emulator as kit
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from emulator.tokens import PERMISSIONS
-from tests.emulator import kit
-from tests.emulator.kit import refusal
+from tests.kit import emulator as kit
+from tests.kit.emulator import refusal
 
 CACHE = "http_request_cache_settings"
 ENTRY = f"/zones/{{zone}}/rulesets/phases/{CACHE}/entrypoint"

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from emulator.rulesets import CACHE, COMPRESSION, CONFIG
-from tests.emulator import kit
-from tests.emulator.kit import refusal
+from tests.kit import emulator as kit
+from tests.kit.emulator import refusal
 
 ACTIONS = {CACHE: "set_cache_settings", CONFIG: "set_config", COMPRESSION: "compress_response"}
 TEXT = b"a line of text that is long enough to be compressed\n" * 20

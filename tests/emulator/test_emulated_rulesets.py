@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from emulator.expressions import ExpressionError, parse
-from tests.emulator import kit
-from tests.emulator.kit import refusal
+from tests.kit import emulator as kit
+from tests.kit.emulator import refusal
 
 CACHE = "http_request_cache_settings"
 BYPASS = {

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from tests.demo import Demo
+from tests.kit.site import Demo
 
 EXAMPLES = 25  # requests for each operation and mode
 SOCKETS = 150  # in each round of random frames

@@ -23,7 +23,7 @@ import pytest
 import websockets
 
 from tests.app.test_cvs import slow_pdf
-from tests.demo import PROJECT, Demo
+from tests.kit.site import PROJECT, Demo
 
 if "SITE_URL" not in os.environ:
     pytest.skip("needs a running site: set -a; . .demo/env", allow_module_level=True)

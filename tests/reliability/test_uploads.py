@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.app.test_cvs import locked_pdf, pdf, word_with
-from tests.demo import Demo
+from tests.kit.site import Demo
 
 BATCHES = "/api/v1/cv-processing/batches"
 LIMIT = 50 * 1024 * 1024  # bytes of body: the guide's client_max_body_size 50M

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.demo import play
+from tests.kit.site import play
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
 PROJECT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo import mtu
+from tests.kit.site import mtu
 
 PROJECT = Path(__file__).resolve().parents[2]
 CHECKOUT = "/srv/checkout"

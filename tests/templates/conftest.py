@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.templates.rendering import rendered
+from tests.kit.templates import rendered
 
 ROLES = Path(__file__).parents[2] / "roles"
 

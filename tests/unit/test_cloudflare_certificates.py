@@ -24,7 +24,7 @@ from starlette.routing import Mount
 from emulator.api import PREFIX, Api
 from emulator.faults import Fault
 from emulator.zone import Fresh, Zone
-from tests.contract import description
+from tests.kit import cloudflare_description as description
 
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
 NAME = "www.example.com"

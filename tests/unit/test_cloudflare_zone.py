@@ -27,7 +27,7 @@ from ansible_collections.screen_flow.live.plugins.modules import cloudflare_zone
 from emulator.api import PREFIX, Api
 from emulator.faults import Edit, Fault
 from emulator.zone import Fresh, Zone
-from tests.contract import description
+from tests.kit import cloudflare_description as description
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"

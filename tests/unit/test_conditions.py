@@ -6,7 +6,7 @@ ansible-core 2.19 refuses a condition of any other type, and only the user who g
 import pytest
 from jinja2 import nodes
 
-from tests.ansible_files import (
+from tests.kit.ansible_files import (
     CONDITIONS,
     JINJA,
     PROJECT,

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tests.ansible_files import tasks
+from tests.kit.ansible_files import tasks
 
 SECRET = ("secret", "password", "key", "token", "vault", "session", "cookie")
 TASKS = [task for task in tasks() if "block" not in task.item]

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import nodes
 
-from tests.ansible_files import JINJA, ROLES, items, plays, tasks, templates
+from tests.kit.ansible_files import JINJA, ROLES, items, plays, tasks, templates
 
 # Jinja warns of '\\s', which Ansible's templates write as they are.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")

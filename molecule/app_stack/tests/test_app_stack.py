@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.demo import play
+from tests.kit.site import play
 
 PROJECT = "/opt/screen-flow"
 

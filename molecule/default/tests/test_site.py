@@ -9,7 +9,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.demo import play, resolve_localhost
+from tests.kit.site import play, resolve_localhost
 
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
 

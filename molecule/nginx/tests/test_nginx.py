@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.demo import play
+from tests.kit.site import play
 
 ROLE = Path(__file__).parents[3] / "roles/nginx"
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from tests.demo import play
+from tests.kit.site import play
 
 PROJECT = Path(__file__).parents[3]
 STATE = Path(os.environ["TESTBED_STATE_DIR"])

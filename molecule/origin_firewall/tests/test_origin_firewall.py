@@ -15,7 +15,7 @@ import testinfra
 import websockets.asyncio.client
 import yaml
 
-from tests.demo import mtu, play
+from tests.kit.site import mtu, play
 
 PROJECT = Path(__file__).parents[3]
 BED = os.environ["TESTBED_NAME"]

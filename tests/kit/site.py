@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PROJECT = "/opt/screen-flow"
 # Runs in the worker's container, which outlives the faults: the api's own client would share the api's fate.
 PUBLISHER = Path(__file__).with_name("publisher.py").read_text()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 from jinja2 import Environment, nodes
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 ROLES = sorted((PROJECT / "roles").iterdir())
 CONDITIONS = ("when", "until", "failed_when", "changed_when")
 # Where tasks stand inside a play or a block.
