@@ -7,7 +7,7 @@ write names it by `id` or by `ref`. Codes and messages: what Cloudflare's API wa
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from emulator.common import ApiError, Call, Route, Store, identifier, now
@@ -72,13 +72,15 @@ class Rulesets:
         """Every ruleset with its rules, as the API shows it."""
         return list(self._store.data["rulesets"])
 
-    def matching(self, phase: str, facts: Facts) -> Iterator[dict[str, Any]]:
-        """Yield the action parameters of the enabled rules of a phase that a request matches, in order."""
+    def parameters(self, phase: str, facts: Facts) -> dict[str, Any]:
+        """Return the action parameters of a phase's enabled rules that match a request; later rules win."""
+        merged: dict[str, Any] = {}
         for ruleset in self.all:
             if ruleset["phase"] == phase:
                 for rule in ruleset["rules"]:
                     if rule["enabled"] and parse(rule["expression"], phase == COMPRESSION)(facts):
-                        yield rule["action_parameters"]
+                        merged.update(rule["action_parameters"])
+        return merged
 
     def routes(self, zone: str) -> list[Route]:
         """Return the routes below the zone's path."""

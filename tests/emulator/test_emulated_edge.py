@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from emulator.certificates import Authority
-from emulator.rocket_loader import SCRIPT_PATH
+from emulator.edge.rocket_loader import SCRIPT_PATH
 from tests.kit import emulator as kit
 
 

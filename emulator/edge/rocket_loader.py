@@ -10,6 +10,8 @@ import re
 import secrets
 import zlib
 
+from emulator.edge.http import Headers, by_name, rewritten
+
 SCRIPT_PATH = "/cdn-cgi/scripts/7d0fa10a/cloudflare-static/rocket-loader.min.js"
 SCRIPT = b"""\
 (function () {
@@ -45,8 +47,6 @@ CLOSING = re.compile(rb"</script", re.IGNORECASE)
 COMMENT_END = re.compile(rb"-->")
 PARTIAL = 10  # bytes at the end of a chunk that may begin any of the marks
 
-Headers = list[tuple[bytes, bytes]]
-
 
 class Rewriter:
     """Rewrites one HTML document as it streams by."""
@@ -61,7 +61,7 @@ class Rewriter:
     @classmethod
     def for_response(cls, status: int, headers: Headers) -> Rewriter | None:
         """Return a rewriter for an answer that is an HTML document, plain or gzipped; None for others."""
-        fields = {name.lower(): value for name, value in headers}
+        fields = by_name(headers)
         encoding = fields.get(b"content-encoding", b"identity")
         html = fields.get(b"content-type", b"").lower().startswith(b"text/html")
         if status != 200 or not html or encoding not in (b"identity", b"gzip"):
@@ -70,11 +70,7 @@ class Rewriter:
 
     def headers(self, headers: Headers) -> Headers:
         """Return the answer's headers as they must be for the rewritten document."""
-        kept = [h for h in headers if h[0].lower() not in (b"content-length", b"content-encoding", b"etag")]
-        for name, value in headers:
-            if name.lower() == b"etag":
-                kept.append((name, value if value.startswith(b"W/") else b"W/" + value))
-        return kept
+        return rewritten(headers)
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece of the document and return what of it is ready. Raises zlib.error."""
