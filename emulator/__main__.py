@@ -22,7 +22,7 @@ from emulator.control import application
 from emulator.dns import HOSTNAME, record_for
 from emulator.edge import Edge, Ports, Timing
 from emulator.tokens import TOKEN
-from emulator.zone import PLANS, SETTINGS, Fresh, Value, Zone
+from emulator.zone import PLANS, SETTINGS, Value, Zone, ZoneDefaults
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -179,7 +179,7 @@ async def run(chosen: argparse.Namespace) -> None:
     """Serve API and edge until SIGTERM or SIGINT. Raises ValueError for state that can't be used, OSError."""
     chosen.state_dir.mkdir(parents=True, exist_ok=True)
     zone = Zone(
-        chosen.state_dir / "zone.json", Fresh(chosen.zone, chosen.plan, chosen.settings, chosen.origin)
+        chosen.state_dir / "zone.json", ZoneDefaults(chosen.zone, chosen.plan, chosen.settings, chosen.origin)
     )
     api = Api(zone, chosen.token, chosen.ip_ranges)
     ports = Ports(

@@ -98,8 +98,8 @@ SETTINGS: dict[str, Rule] = {
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """What a zone starts from, and returns to by a reset."""
+class ZoneDefaults:
+    """The state that a zone starts with and that a reset restores."""
 
     name: str
     plan: str = "free"
@@ -110,19 +110,19 @@ class Fresh:
 class Zone:
     """One zone with its rules. Every change is written to its file before it is answered."""
 
-    def __init__(self, file: Path, fresh: Fresh) -> None:
-        """Read the zone from `file`, or make it from `fresh`. Authorities lie beside it.
+    def __init__(self, file: Path, defaults: ZoneDefaults) -> None:
+        """Read the zone from `file`, or make it from `defaults`. Authorities lie beside it.
 
-        Raises ValueError when the file holds another zone or no zone, or `fresh` has a value out of range.
+        Raises ValueError when the file holds another zone or no zone, or `defaults` has a value out of range.
         """
-        self._fresh = fresh
+        self._defaults = defaults
         self.store = Store(file)
         self.dns = Records(self.store)
         self.rulesets = Rulesets(self.store, lambda: self.plan)
         authority = Authority.load_or_create(file.parent, "origin-ca", "Origin CA")
         self.origin_ca = OriginCa(self.store, authority)
         self.origin_pulls = OriginPulls(self.store)
-        if not self.store.load(fresh.name):
+        if not self.store.load(defaults.name):
             self.reset()
 
     def reset(self) -> None:
@@ -131,15 +131,15 @@ class Zone:
         self.store.data = {
             "id": kept.get("id", identifier()),
             "account_id": kept.get("account_id", identifier()),
-            "name": self._fresh.name,
+            "name": self._defaults.name,
             "created_on": kept.get("created_on", now()),
-            "plan": self._fresh.plan,
+            "plan": self._defaults.plan,
             "settings": {},
         }
         for part in (self.rulesets, self.origin_ca, self.origin_pulls):
             part.clear()
-        self.put_settings(self._fresh.settings)
-        self.dns.put([record_for(self._fresh.name, origin) for origin in self._fresh.origins])
+        self.put_settings(self._defaults.settings)
+        self.dns.put([record_for(self._defaults.name, origin) for origin in self._defaults.origins])
 
     @property
     def _state(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from emulator.__main__ import options
-from emulator.zone import Fresh, Zone
+from emulator.zone import Zone, ZoneDefaults
 from tests.kit import emulator as kit
 from tests.kit.emulator import refusal
 
@@ -120,7 +120,7 @@ async def test_a_setting_is_read_and_changed(site: kit.Site, api: httpx.AsyncCli
     changed = (await api.patch(path, json={"value": "1.2"})).json()["result"]
     assert (changed["value"], changed["modified_on"][:2]) == ("1.2", "20")
     assert (await api.get(path)).json()["result"] == changed
-    again = Zone(tmp_path / "zone.json", Fresh(kit.NAME))
+    again = Zone(tmp_path / "zone.json", ZoneDefaults(kit.NAME))
     assert (again.id, again.setting("min_tls_version")) == (site.zone.id, changed)
 
 
@@ -344,7 +344,7 @@ def test_a_restart_keeps_zone_and_authorities(tmp_path: Path) -> None:
 def test_a_state_that_is_not_the_zones_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "zone.json").write_text(content)
     with pytest.raises(ValueError, match=r"holds (no|the) zone"):
-        Zone(tmp_path / "zone.json", Fresh(kit.NAME))
+        Zone(tmp_path / "zone.json", ZoneDefaults(kit.NAME))
 
 
 @pytest.mark.parametrize(
