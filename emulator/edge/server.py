@@ -17,7 +17,7 @@ from emulator.edge import origin
 from emulator.edge.cache import Cache
 from emulator.edge.http import CHUNK, HttpStream, VisitorGone
 from emulator.edge.visitor import Visitor
-from emulator.traffic import Seen
+from emulator.traffic import RequestRecord
 from emulator.zone import Zone
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Edge:
         tls: EdgeTls,
         ports: Ports | None = None,
         timing: Timing | None = None,
-        ended: Callable[[Seen], None] = lambda seen: None,
+        ended: Callable[[RequestRecord], None] = lambda record: None,
     ) -> None:
         """Make an edge that does not listen yet; `ended` is called with each request that has ended."""
         self.ended = ended
@@ -111,7 +111,7 @@ class Edge:
         known = asdict(self.timing)
         for name, seconds in changes.items():
             if name not in known:
-                raise ValueError(f"edge: {name!r} is unknown; known are {', '.join(known)}")
+                raise ValueError(f"edge: {name!r} is unknown; known: {', '.join(known)}")
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 86400:
                 raise ValueError(
                     f"edge: {name} takes seconds, more than 0 and less than a day, not {seconds!r}"

@@ -21,7 +21,7 @@ from emulator.edge.response import REASONS, deliver, edge_headers, error_page
 from emulator.edge.rocket_loader import SCRIPT, SCRIPT_PATH
 from emulator.edge.tunnel import Tunnel
 from emulator.rulesets import CACHE, CONFIG
-from emulator.traffic import Seen
+from emulator.traffic import RequestRecord
 
 if TYPE_CHECKING:
     from emulator.edge.server import Edge
@@ -76,7 +76,9 @@ class Visitor:
                     self.origin.writer.close()
                     self.origin = None
                 if exchange and exchange.status:
-                    self.edge.ended(Seen(exchange.started, exchange.status, exchange.host, exchange.path))
+                    self.edge.ended(
+                        RequestRecord(exchange.started, exchange.status, exchange.host, exchange.path)
+                    )
             if http.our_state is h11.DONE and http.their_state is h11.DONE:
                 http.start_next_cycle()
                 continue
