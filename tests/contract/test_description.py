@@ -19,12 +19,10 @@ import pytest
 from tests.kit import openapi
 
 SCRIPT = "scripts/fetch-cloudflare-description"
-USED = {"$ref": "#/components/schemas/used"}
+OPERATION = {"responses": {"200": {"$ref": "#/components/schemas/used"}}}
 DESCRIPTION = {
     "openapi": "3.0.3",
-    "paths": {
-        path: {"get": {"responses": {"200": USED}}, "parameters": []} for path in (*openapi.PATHS, "/other")
-    },
+    "paths": {path: {"get": OPERATION, "parameters": []} for path in (*openapi.PATHS, "/other")},
     "components": {
         "schemas": {
             "used": {"discriminator": {"mapping": {"a": "#/components/schemas/mapped"}}},
@@ -75,7 +73,7 @@ def test_the_script_caches_the_part_that_the_tests_use(project: Path, server: st
     (tmp_path / "openapi.json").write_text(json.dumps(DESCRIPTION))
     fetched = fetch(project, f"{server}/openapi.json")
     assert fetched.returncode == 0, fetched.stderr
-    assert cached(project)["paths"] == dict.fromkeys(openapi.PATHS, {"get": {"responses": {"200": USED}}})
+    assert cached(project)["paths"] == {path: {"get": OPERATION} for path in openapi.PATHS}
     assert cached(project)["components"]["schemas"].keys() == {"used", "mapped"}
 
 

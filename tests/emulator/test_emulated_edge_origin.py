@@ -17,25 +17,20 @@ from tests.kit import emulator as kit
 # --- SSL modes
 
 
-@pytest.mark.parametrize(
-    ("mode", "scheme", "origin_scheme"),
-    [
-        ("off", "http", "http"),
-        ("flexible", "http", "http"),
-        ("flexible", "https", "http"),
-        ("full", "http", "http"),
-        ("full", "https", "https"),
-        ("strict", "http", "http"),
-    ],
-)
+# Visitors over HTTP reach the origin over HTTP in every mode; those over HTTPS as the mode says.
+SCHEMES = [("http", mode, "http") for mode in ("off", "flexible", "full", "strict")]
+SCHEMES += [("https", "flexible", "http"), ("https", "full", "https")]
+
+
+@pytest.mark.parametrize(("scheme", "mode", "origin_scheme"), SCHEMES)
 async def test_the_ssl_mode_decides_the_scheme_towards_the_origin(
-    live: kit.Site, mode: str, scheme: str, origin_scheme: str
+    live: kit.Site, scheme: str, mode: str, origin_scheme: str
 ) -> None:
     live.zone.put_settings({"ssl": mode})
-    seen = (await live.get("/headers", scheme)).json()
-    assert seen["scheme"] == origin_scheme
-    assert dict(seen["headers"])["x-forwarded-proto"] == scheme
-    assert dict(seen["headers"])["cf-visitor"] == f'{{"scheme":"{scheme}"}}'
+    received = (await live.get("/headers", scheme)).json()
+    assert received["scheme"] == origin_scheme
+    assert dict(received["headers"])["x-forwarded-proto"] == scheme
+    assert dict(received["headers"])["cf-visitor"] == f'{{"scheme":"{scheme}"}}'
 
 
 async def test_ssl_off_redirects_https_to_http(live: kit.Site) -> None:
@@ -203,23 +198,23 @@ async def test_the_origin_receives_cloudflares_headers_and_no_forged_ones(live: 
     }
     answer = await live.get("/headers", headers=forged)
     names = [name for name, _ in answer.json()["headers"]]
-    seen = dict(answer.json()["headers"])
+    received = dict(answer.json()["headers"])
     assert len(names) == len(set(names))
-    assert seen["host"] == kit.NAME
-    assert seen["cf-connecting-ip"] == "127.0.0.1"
-    assert seen["x-forwarded-for"] == "6.6.6.6, 127.0.0.1"
-    assert seen["x-forwarded-proto"] == "https"
-    assert seen["cf-visitor"] == '{"scheme":"https"}'
-    assert seen["cf-ipcountry"] == "XX"
-    assert seen["cf-ray"] == answer.headers["cf-ray"]
-    assert seen["cdn-loop"] == "other, cloudflare; loops=1"
-    assert seen["x-own"] == "kept"
-    assert not {"cf-worker", "true-client-ip", "x-private"} & seen.keys()
+    assert received["host"] == kit.NAME
+    assert received["cf-connecting-ip"] == "127.0.0.1"
+    assert received["x-forwarded-for"] == "6.6.6.6, 127.0.0.1"
+    assert received["x-forwarded-proto"] == "https"
+    assert received["cf-visitor"] == '{"scheme":"https"}'
+    assert received["cf-ipcountry"] == "XX"
+    assert received["cf-ray"] == answer.headers["cf-ray"]
+    assert received["cdn-loop"] == "other, cloudflare; loops=1"
+    assert received["x-own"] == "kept"
+    assert not {"cf-worker", "true-client-ip", "x-private"} & received.keys()
     assert answer.headers["server"] == "cloudflare"
     assert answer.headers["cf-cache-status"] == "DYNAMIC"
 
 
 async def test_upgrades_to_other_protocols_are_not_forwarded(live: kit.Site) -> None:
     h2c = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAAA"}
-    seen = dict((await live.get("/headers", "http", headers=h2c)).json()["headers"])
-    assert not {"upgrade", "http2-settings"} & seen.keys()
+    received = dict((await live.get("/headers", "http", headers=h2c)).json()["headers"])
+    assert not {"upgrade", "http2-settings"} & received.keys()

@@ -40,50 +40,70 @@ def test_the_state_of_another_zone_or_of_none_is_rejected(tmp_path: Path, conten
         Zone(tmp_path / "zone.json", ZoneDefaults(kit.NAME))
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("zone", "my site", "'my site' is not a domain name"),
-        ("zone", None, "--zone"),
-        ("api-port", "99999", "'99999' is not a port"),
-        ("idle-seconds", "never", "'never' is not a duration"),
-        ("token-file", "/nowhere/token", "cannot be read"),
-        ("origin", "10.0.0.300", "is neither an IP address nor a host name"),
-        ("settings", "ssl=ful", "'ful' is not a valid value for the setting ssl"),
-        ("settings", "brotli=on", "'brotli=on' is not a setting"),
-        ("plan", "gold", "'gold' is not one of free, pro"),
-        ("ip-ranges", "10.0.0.1/8", "10.0.0.1/8 has host bits set: give networks"),
-    ],
-)
-@pytest.mark.parametrize("by", ["option", "environment"])
-def test_an_invalid_option_is_reported(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    option: str,
-    value: str | None,
-    message: str,
-    by: str,
-) -> None:
+INVALID_VALUES = {
+    "zone": {"my site": "'my site' is not a domain name"},
+    "api-port": {"99999": "'99999' is not a port"},
+    "idle-seconds": {"never": "'never' is not a duration"},
+    "token-file": {"/nowhere/token": "cannot be read"},
+    "origin": {"10.0.0.300": "is neither an IP address nor a host name"},
+    "settings": {
+        "ssl=ful": "'ful' is not a valid value for the setting ssl",
+        "brotli=on": "'brotli=on' is not a setting",
+    },
+    "plan": {"gold": "'gold' is not one of free, pro"},
+    "ip-ranges": {"10.0.0.1/8": "10.0.0.1/8 has host bits set: give networks"},
+}
+
+
+@pytest.fixture
+def valid(tmp_path: Path) -> dict[str, str]:
+    """The required options."""
     (tmp_path / "token").write_text(kit.TOKEN)
-    given = {"zone": kit.NAME, "token-file": str(tmp_path / "token"), "state-dir": str(tmp_path)}
-    given.pop(option, None)
-    if value and by == "option":
-        given[option] = value
-    elif value:
-        monkeypatch.setenv("EMULATOR_" + option.upper().replace("-", "_"), value)
+    return {"zone": kit.NAME, "token-file": str(tmp_path / "token"), "state-dir": str(tmp_path)}
+
+
+def rejection(given: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the message with which the options are rejected."""
     with pytest.raises(SystemExit) as exit_:
         options([word for name, text in given.items() for word in (f"--{name}", text)])
     assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [(option, *invalid) for option, values in INVALID_VALUES.items() for invalid in values.items()],
+)
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_an_invalid_option_is_reported(
+    valid: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    message: str,
+    by: str,
+) -> None:
+    valid.pop(option, None)
+    if by == "option":
+        valid[option] = value
+    else:
+        monkeypatch.setenv("EMULATOR_" + option.upper().replace("-", "_"), value)
+    assert message in rejection(valid, capsys)
+
+
+@pytest.mark.parametrize("option", ["zone", "token-file", "state-dir"])
+def test_a_missing_option_is_reported(
+    valid: dict[str, str], capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    del valid[option]
+    assert f"required: --{option}" in rejection(valid, capsys)
 
 
 def test_a_malformed_token_is_rejected_and_not_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    valid: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "token").write_text("not-a-token")
-    with pytest.raises(SystemExit):
-        options(["--zone", kit.NAME, "--state-dir", ".", "--token-file", str(tmp_path / "token")])
-    error = capsys.readouterr().err
+    Path(valid["token-file"]).write_text("not-a-token")
+    error = rejection(valid, capsys)
     assert "does not hold a token" in error
     assert "not-a-token" not in error
