@@ -13,8 +13,8 @@ import schemathesis
 from schemathesis.openapi.checks import JsonSchemaError
 
 from emulator.zone import SETTINGS
+from tests.emulator.test_emulated_certificates import EC_KEY, wanted
 from tests.kit import emulator as kit
-from tests.kit.certificate_requests import EC_KEY, certificate_request
 from tests.kit.cloudflare_description import described, description
 
 ZONE, SETTING, AUTOMATIC, RECORDS = (
@@ -60,7 +60,7 @@ def zone(api: httpx.Client) -> str:
     return str(api.get("/zones").json()["result"][0]["id"])
 
 
-def check(schema: Any, path: str, method: str, answer: httpx.Response, status: int = 200) -> None:
+def fits(schema: Any, path: str, method: str, answer: httpx.Response, status: int = 200) -> None:
     """Fail unless the response has the status and matches the operation's description."""
     assert answer.status_code == status, answer.text
     schema[path][method].validate_response(answer)
@@ -70,75 +70,77 @@ def check(schema: Any, path: str, method: str, answer: httpx.Response, status: i
 
 
 @described
-def test_successful_responses_match(schema: Any, api: httpx.Client, zone: str) -> None:
-    check(schema, "/zones", "GET", api.get("/zones", params={"name": kit.NAME}))
-    check(schema, "/zones", "GET", api.get("/zones", params={"name": "example.com"}))
-    check(schema, ZONE, "GET", api.get(f"/zones/{zone}"))
-    check(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
-    check(schema, "/ips", "GET", api.get("/ips"))
-    check(schema, RECORDS, "GET", api.get(f"/zones/{zone}/dns_records"))
+def test_successful_responses_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    fits(schema, "/zones", "GET", api.get("/zones", params={"name": kit.NAME}))
+    fits(schema, "/zones", "GET", api.get("/zones", params={"name": "example.com"}))
+    fits(schema, ZONE, "GET", api.get(f"/zones/{zone}"))
+    fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
+    fits(schema, "/ips", "GET", api.get("/ips"))
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{zone}/dns_records"))
 
 
 @described
 @pytest.mark.parametrize("setting", sorted(SETTINGS))
-def test_every_setting_matches(
+def test_every_setting_is_as_described(
     schema: Any, emulator: kit.Process, api: httpx.Client, zone: str, setting: str
 ) -> None:
     path = AUTOMATIC if setting == "ssl_automatic_mode" else SETTING
     url = f"/zones/{zone}/settings/{setting}"
     httpx.put(f"{emulator.api}/_emulator/plan", json={"plan": "enterprise"}).raise_for_status()
-    check(schema, path, "GET", api.get(url))
+    fits(schema, path, "GET", api.get(url))
     rule = SETTINGS[setting]
     for value in rule.bounds or rule.values:
         answer = api.patch(url, json={"value": value})
-        check(schema, path, "PATCH", answer)
+        fits(schema, path, "PATCH", answer)
         assert answer.json()["result"]["value"] == value
 
 
 @described
 @pytest.mark.parametrize("status", ["disabled", "expired"])
-def test_an_inactive_token_matches(
+def test_an_inactive_token_is_as_described(
     schema: Any, emulator: kit.Process, api: httpx.Client, status: str
 ) -> None:
     httpx.put(f"{emulator.api}/_emulator/token", json={"status": status}).raise_for_status()
-    check(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
-    check(schema, "/zones", "GET", api.get("/zones"), 403)
+    fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
+    fits(schema, "/zones", "GET", api.get("/zones"), 403)
 
 
 @described
 @pytest.mark.parametrize("header", [None, "Bearer short", f"Bearer {'x' * 40}"])
-def test_rejected_tokens_match(schema: Any, api: httpx.Client, zone: str, header: str | None) -> None:
+def test_rejected_tokens_are_as_described(
+    schema: Any, api: httpx.Client, zone: str, header: str | None
+) -> None:
     del api.headers["authorization"]
     if header:
         api.headers["authorization"] = header
     well_formed = header == f"Bearer {'x' * 40}"
     forbidden, unknown = (403, 401) if well_formed else (400, 400)
-    check(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"), unknown)
-    check(schema, "/zones", "GET", api.get("/zones"), forbidden)
-    check(schema, ZONE, "GET", api.get(f"/zones/{zone}"), forbidden)
+    fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"), unknown)
+    fits(schema, "/zones", "GET", api.get("/zones"), forbidden)
+    fits(schema, ZONE, "GET", api.get(f"/zones/{zone}"), forbidden)
     for path, name in ((SETTING, "ssl"), (AUTOMATIC, "ssl_automatic_mode")):
         url = f"/zones/{zone}/settings/{name}"
-        check(schema, path, "GET", api.get(url), forbidden)
-        check(schema, path, "PATCH", api.patch(url, json={"value": "full"}), forbidden)
-    check(schema, RECORDS, "GET", api.get(f"/zones/{zone}/dns_records"), unknown)
+        fits(schema, path, "GET", api.get(url), forbidden)
+        fits(schema, path, "PATCH", api.patch(url, json={"value": "full"}), forbidden)
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{zone}/dns_records"), unknown)
 
 
 @described
-def test_rejected_requests_match(schema: Any, api: httpx.Client, zone: str) -> None:
+def test_rejected_requests_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
     unknown_zone = "0" * 32
-    check(schema, ZONE, "GET", api.get(f"/zones/{unknown_zone}"), 404)
-    check(schema, SETTING, "GET", api.get(f"/zones/{unknown_zone}/settings/ssl"), 404)
-    check(schema, RECORDS, "GET", api.get(f"/zones/{unknown_zone}/dns_records"), 404)
+    fits(schema, ZONE, "GET", api.get(f"/zones/{unknown_zone}"), 404)
+    fits(schema, SETTING, "GET", api.get(f"/zones/{unknown_zone}/settings/ssl"), 404)
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{unknown_zone}/dns_records"), 404)
     settings = f"/zones/{zone}/settings"
-    check(schema, SETTING, "GET", api.get(f"{settings}/brotli"), 400)
+    fits(schema, SETTING, "GET", api.get(f"{settings}/brotli"), 400)
     for name, body in (("ssl", '{"value": "Full"}'), ("ssl", "{"), ("polish", '{"value": "lossy"}')):
-        check(schema, SETTING, "PATCH", api.patch(f"{settings}/{name}", content=body), 400)
+        fits(schema, SETTING, "PATCH", api.patch(f"{settings}/{name}", content=body), 400)
     rejected = api.patch(f"{settings}/ssl_automatic_mode", json={"value": "manual"})
-    check(schema, AUTOMATIC, "PATCH", rejected, 400)
+    fits(schema, AUTOMATIC, "PATCH", rejected, 400)
 
 
 @described
-def test_records_match(schema: Any, api: httpx.Client, zone: str) -> None:
+def test_records_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
     base = f"/zones/{zone}/dns_records"
     for kind, content in (
         ("A", "192.0.2.1"),
@@ -148,92 +150,88 @@ def test_records_match(schema: Any, api: httpx.Client, zone: str) -> None:
     ):
         record = {"type": kind, "name": f"{kind}.{kit.NAME}", "content": content, "ttl": 1}
         made = api.post(base, json=record)
-        check(schema, RECORDS, "POST", made)
+        fits(schema, RECORDS, "POST", made)
         one = f"{base}/{made.json()['result']['id']}"
-        check(schema, RECORD, "GET", api.get(one))
-        check(schema, RECORD, "PATCH", api.patch(one, json={"comment": "ours"}))
-        check(schema, RECORD, "PUT", api.put(one, json=record))
-        check(schema, RECORDS, "POST", api.post(base, json=record), 400)
-        check(schema, RECORD, "PATCH", api.patch(one, json={"type": "MX"}), 400)
-        check(schema, RECORD, "DELETE", api.delete(one))
-        check(schema, RECORD, "DELETE", api.delete(one), 404)
-    check(schema, RECORDS, "GET", api.get(base))
+        fits(schema, RECORD, "GET", api.get(one))
+        fits(schema, RECORD, "PATCH", api.patch(one, json={"comment": "ours"}))
+        fits(schema, RECORD, "PUT", api.put(one, json=record))
+        fits(schema, RECORDS, "POST", api.post(base, json=record), 400)
+        fits(schema, RECORD, "PATCH", api.patch(one, json={"type": "MX"}), 400)
+        fits(schema, RECORD, "DELETE", api.delete(one))
+        fits(schema, RECORD, "DELETE", api.delete(one), 404)
+    fits(schema, RECORDS, "GET", api.get(base))
 
 
 @described
 @pytest.mark.parametrize("phase", OURS)
-def test_rulesets_match(schema: Any, api: httpx.Client, zone: str, phase: str) -> None:
+def test_rulesets_are_as_described(schema: Any, api: httpx.Client, zone: str, phase: str) -> None:
     action, parameters = OURS[phase]
     rule = {"ref": "ours", "expression": "true", "action": action, "action_parameters": parameters}
     entry = f"/zones/{zone}/rulesets/phases/{phase}/entrypoint"
-    check(schema, ENTRY, "GET", api.get(entry), 404)
-    check(schema, ENTRY, "PUT", api.put(entry, params={"dry_run": "true"}, json={"rules": [rule]}))
+    fits(schema, ENTRY, "GET", api.get(entry), 404)
+    fits(schema, ENTRY, "PUT", api.put(entry, params={"dry_run": "true"}, json={"rules": [rule]}))
     made = api.put(entry, json={"rules": [rule]})
-    check(schema, ENTRY, "PUT", made)
-    check(schema, ENTRY, "GET", api.get(entry))
-    check(schema, RULESETS, "GET", api.get(f"/zones/{zone}/rulesets"))
+    fits(schema, ENTRY, "PUT", made)
+    fits(schema, ENTRY, "GET", api.get(entry))
+    fits(schema, RULESETS, "GET", api.get(f"/zones/{zone}/rulesets"))
     ruleset = made.json()["result"]
     rules = f"/zones/{zone}/rulesets/{ruleset['id']}/rules"
-    check(schema, RULES, "POST", api.post(rules, json={**rule, "ref": "second", "position": {"before": ""}}))
+    fits(schema, RULES, "POST", api.post(rules, json={**rule, "ref": "second", "position": {"before": ""}}))
     one = f"{rules}/{ruleset['rules'][0]['id']}"
-    check(schema, RULE, "PATCH", api.patch(one, json={**rule, "enabled": False}))
-    check(schema, RULE, "PATCH", api.patch(one, json={"position": {"index": 1}}))
-    check(schema, RULE, "DELETE", api.delete(one))
-    check(schema, RULE, "DELETE", api.delete(one), 404)
+    fits(schema, RULE, "PATCH", api.patch(one, json={**rule, "enabled": False}))
+    fits(schema, RULE, "PATCH", api.patch(one, json={"position": {"index": 1}}))
+    fits(schema, RULE, "DELETE", api.delete(one))
+    fits(schema, RULE, "DELETE", api.delete(one), 404)
     for wrong in ({"action": "block"}, {"expression": "http.hos eq 1"}, {"ref": "second"}):
-        check(schema, RULES, "POST", api.post(rules, json={**rule, **wrong}), 400)
-    check(schema, ENTRY, "PUT", api.put(entry, json={"rules": [], "kind": "zone"}), 400)
+        fits(schema, RULES, "POST", api.post(rules, json={**rule, **wrong}), 400)
+    fits(schema, ENTRY, "PUT", api.put(entry, json={"rules": [], "kind": "zone"}), 400)
 
 
 @described
-def test_certificates_match(schema: Any, api: httpx.Client, zone: str) -> None:
-    made = api.post("/certificates", json=certificate_request(EC_KEY))
-    check(schema, CERTIFICATES, "POST", made)
-    check(
-        schema,
-        CERTIFICATES,
-        "POST",
-        api.post("/certificates", json=certificate_request(EC_KEY, csr="no")),
-        400,
-    )
-    check(schema, CERTIFICATES, "GET", api.get("/certificates", params={"zone_id": zone}))
+def test_certificates_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    made = api.post("/certificates", json=wanted(EC_KEY))
+    fits(schema, CERTIFICATES, "POST", made)
+    fits(schema, CERTIFICATES, "POST", api.post("/certificates", json=wanted(EC_KEY, csr="no")), 400)
+    fits(schema, CERTIFICATES, "GET", api.get("/certificates", params={"zone_id": zone}))
     one = f"/certificates/{made.json()['result']['id']}"
-    check(schema, CERTIFICATE, "GET", api.get(one))
-    check(schema, CERTIFICATE, "DELETE", api.delete(one))
-    check(schema, CERTIFICATE, "DELETE", api.delete(one), 400)
-    check(schema, CERTIFICATE, "GET", api.get(f"/certificates/{'0' * 32}"), 404)
+    fits(schema, CERTIFICATE, "GET", api.get(one))
+    fits(schema, CERTIFICATE, "DELETE", api.delete(one))
+    fits(schema, CERTIFICATE, "DELETE", api.delete(one), 400)
+    fits(schema, CERTIFICATE, "GET", api.get(f"/certificates/{'0' * 32}"), 404)
 
 
 @described
-def test_origin_pulls_and_argo_match(
+def test_origin_pulls_and_argo_are_as_described(
     schema: Any, emulator: kit.Process, api: httpx.Client, zone: str
 ) -> None:
     pulls, argo = f"/zones/{zone}/origin_tls_client_auth/settings", f"/zones/{zone}/argo/smart_routing"
-    check(schema, PULLS, "GET", api.get(pulls))
-    check(schema, PULLS, "PUT", api.put(pulls, json={"enabled": True}))
-    check(schema, PULLS, "PUT", api.put(pulls, json={}), 400)
-    check(schema, ARGO, "GET", api.get(argo), 401)
-    check(schema, ARGO, "PATCH", api.patch(argo, json={"value": "on"}), 401)
+    fits(schema, PULLS, "GET", api.get(pulls))
+    fits(schema, PULLS, "PUT", api.put(pulls, json={"enabled": True}))
+    fits(schema, PULLS, "PUT", api.put(pulls, json={}), 400)
+    fits(schema, ARGO, "GET", api.get(argo), 401)
+    fits(schema, ARGO, "PATCH", api.patch(argo, json={"value": "on"}), 401)
     httpx.put(f"{emulator.api}/_emulator/plan", json={"plan": "pro"}).raise_for_status()
-    check(schema, ARGO, "GET", api.get(argo))
-    check(schema, ARGO, "PATCH", api.patch(argo, json={"value": "on"}))
+    fits(schema, ARGO, "GET", api.get(argo))
+    fits(schema, ARGO, "PATCH", api.patch(argo, json={"value": "on"}))
 
 
 @described
-def test_missing_permissions_match(schema: Any, emulator: kit.Process, api: httpx.Client, zone: str) -> None:
+def test_missing_permissions_are_as_described(
+    schema: Any, emulator: kit.Process, api: httpx.Client, zone: str
+) -> None:
     httpx.put(f"{emulator.api}/_emulator/token", json={"permissions": []}).raise_for_status()
     base = f"/zones/{zone}"
     entry = f"{base}/rulesets/phases/http_config_settings/entrypoint"
-    check(schema, "/zones", "GET", api.get("/zones"), 403)
-    check(schema, ZONE, "GET", api.get(base), 403)
-    check(schema, SETTING, "PATCH", api.patch(f"{base}/settings/ssl", json={}), 403)
-    check(schema, RECORDS, "POST", api.post(f"{base}/dns_records", json={}), 403)
-    check(schema, ENTRY, "GET", api.get(entry), 403)
-    check(schema, CERTIFICATES, "POST", api.post("/certificates", json={}), 403)
-    check(schema, PULLS, "GET", api.get(f"{base}/origin_tls_client_auth/settings"), 403)
-    check(schema, ARGO, "GET", api.get(f"{base}/argo/smart_routing"), 403)
+    fits(schema, "/zones", "GET", api.get("/zones"), 403)
+    fits(schema, ZONE, "GET", api.get(base), 403)
+    fits(schema, SETTING, "PATCH", api.patch(f"{base}/settings/ssl", json={}), 403)
+    fits(schema, RECORDS, "POST", api.post(f"{base}/dns_records", json={}), 403)
+    fits(schema, ENTRY, "GET", api.get(entry), 403)
+    fits(schema, CERTIFICATES, "POST", api.post("/certificates", json={}), 403)
+    fits(schema, PULLS, "GET", api.get(f"{base}/origin_tls_client_auth/settings"), 403)
+    fits(schema, ARGO, "GET", api.get(f"{base}/argo/smart_routing"), 403)
     httpx.put(f"{emulator.api}/_emulator/token", json={"permissions": ["Cache Rules Read"]})
-    check(schema, ENTRY, "GET", api.get(entry), 403)
+    fits(schema, ENTRY, "GET", api.get(entry), 403)
 
 
 @described
@@ -259,7 +257,7 @@ def test_the_check_itself_reports_a_wrong_response(
     forged = httpx.Response(200, json=content, request=answer.request)
     forged.elapsed = answer.elapsed
     with pytest.raises(JsonSchemaError):
-        check(schema, SETTING, "GET", forged)
+        fits(schema, SETTING, "GET", forged)
 
 
 # --- the SDK

@@ -11,14 +11,31 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from emulator.certificates import Authority, private_pem
 from tests.kit import emulator as kit
-from tests.kit.certificate_requests import EC_KEY, RSA_KEY, Key, certificate_request
 from tests.kit.emulator import refusal
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def csr(key: Key, name: str = kit.NAME) -> str:
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def wanted(key: Key, **more: Any) -> dict[str, Any]:
+    kind = "origin-ecc" if isinstance(key, ec.EllipticCurvePrivateKey) else "origin-rsa"
+    names = [kit.NAME, f"*.{kit.NAME}"]
+    return {"csr": csr(key), "hostnames": names, "request_type": kind, "requested_validity": 90, **more}
+
+
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+RSA_KEY = rsa.generate_private_key(65537, 2048)
 
 
 @pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["ecc", "rsa"])
@@ -26,7 +43,7 @@ async def test_the_edge_accepts_what_the_origin_ca_signed(
     site: kit.Site, api: httpx.AsyncClient, tmp_path: Path, key: Key
 ) -> None:
     site.zone.put_settings({"ssl": "strict"})
-    made = (await api.post("/certificates", json=certificate_request(key))).json()["result"]
+    made = (await api.post("/certificates", json=wanted(key))).json()["result"]
     certificate = x509.load_pem_x509_certificate(made["certificate"].encode())
     assert certificate.public_key() == key.public_key()
     assert round((certificate.not_valid_after_utc - certificate.not_valid_before_utc).days) == 90
@@ -42,7 +59,7 @@ async def test_the_edge_accepts_what_the_origin_ca_signed(
 
 
 async def test_certificates_are_listed_until_they_are_revoked(site: kit.Site, api: httpx.AsyncClient) -> None:
-    made = (await api.post("/certificates", json=certificate_request(EC_KEY))).json()["result"]
+    made = (await api.post("/certificates", json=wanted(EC_KEY))).json()["result"]
     listing = f"/certificates?zone_id={site.zone.id}"
     assert (await api.get(listing)).json()["result"] == [made]
     assert (await api.get(f"/certificates/{made['id']}")).json()["result"] == made
@@ -69,7 +86,7 @@ async def test_certificates_are_listed_until_they_are_revoked(site: kit.Site, ap
 async def test_an_invalid_request_is_not_signed(
     site: kit.Site, api: httpx.AsyncClient, more: dict[str, Any], code: int
 ) -> None:
-    assert refusal(await api.post("/certificates", json=certificate_request(EC_KEY, **more))) == (400, code)
+    assert refusal(await api.post("/certificates", json=wanted(EC_KEY, **more))) == (400, code)
     assert site.zone.origin_ca.all == []
 
 

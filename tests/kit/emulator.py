@@ -33,7 +33,7 @@ from emulator.api import Api
 from emulator.certificates import Authority, EdgeTls, private_pem
 from emulator.control import application
 from emulator.edge import Edge, Ports
-from emulator.zone import Zone, ZoneDefaults
+from emulator.zone import Fresh, Zone
 
 ROOT = Path(__file__).parents[2]
 NAME = "screen-flow.localhost"
@@ -222,7 +222,7 @@ class Site:
 async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
     """Run an edge before 127.0.0.1 with WebSockets on and Rocket Loader off, unless said otherwise."""
     chosen = {"websockets": "on", "rocket_loader": "off", **settings}
-    zone = Zone(folder / "zone.json", ZoneDefaults(NAME, settings=chosen, origins=["127.0.0.1"]))
+    zone = Zone(folder / "zone.json", Fresh(NAME, settings=chosen, origins=["127.0.0.1"]))
     api = Api(zone, TOKEN)
     edge = Edge(zone, EdgeTls(folder, NAME), ended=api.traffic.add)
     https, http = await edge.start("127.0.0.1", 0, 0)

@@ -15,7 +15,7 @@ from ansible_collections.screen_flow.live.plugins.lookup.cloudflare_ip_ranges im
 
 from emulator.api import PREFIX, Api
 from emulator.faults import Fault
-from emulator.zone import Zone, ZoneDefaults
+from emulator.zone import Fresh, Zone
 
 LISTED = ["173.245.48.0/20", "198.41.128.0/17", "2400:cb00::/32"]
 AT_ONCE = {"retry-after-ms": "1"}
@@ -24,7 +24,7 @@ AT_ONCE = {"retry-after-ms": "1"}
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cloudflare")
-    api = Api(Zone(folder / "zone.json", ZoneDefaults("example.com")), "x" * 40, LISTED)
+    api = Api(Zone(folder / "zone.json", Fresh("example.com")), "x" * 40, LISTED)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(api, http="h11", lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -23,7 +23,7 @@ from starlette.routing import Mount
 
 from emulator.api import PREFIX, Api
 from emulator.faults import Fault
-from emulator.zone import Zone, ZoneDefaults
+from emulator.zone import Fresh, Zone
 from tests.kit import cloudflare_description as description
 
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
@@ -34,7 +34,7 @@ AT_ONCE = {"retry-after-ms": "1"}
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cloudflare")
-    zone = Zone(folder / "zone.json", ZoneDefaults("example.com"))
+    zone = Zone(folder / "zone.json", Fresh("example.com"))
     api = Api(zone, TOKEN)
     app = Starlette(routes=[Mount(PREFIX, app=api)])
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -26,7 +26,7 @@ from ansible_collections.screen_flow.live.plugins.modules import cloudflare_zone
 
 from emulator.api import PREFIX, Api
 from emulator.faults import Edit, Fault
-from emulator.zone import Zone, ZoneDefaults
+from emulator.zone import Fresh, Zone
 from tests.kit import cloudflare_description as description
 
 ROOT = Path(__file__).parents[2]
@@ -39,9 +39,7 @@ AT_ONCE = {"retry-after-ms": "1"}
 def emulated(tmp_path_factory):
     """One emulated Cloudflare: its zone, its api (journal, faults), its URL."""
     folder = tmp_path_factory.mktemp("cloudflare")
-    fresh = ZoneDefaults(
-        "example.com", settings={"ssl": "flexible", "websockets": "off", "rocket_loader": "on"}
-    )
+    fresh = Fresh("example.com", settings={"ssl": "flexible", "websockets": "off", "rocket_loader": "on"})
     zone = Zone(folder / "zone.json", fresh)
     api = Api(zone, TOKEN)
     with socket.create_server(("127.0.0.1", 0)) as listener:
