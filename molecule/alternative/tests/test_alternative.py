@@ -1,4 +1,4 @@
-"""The role cloudflare_zone with every default inverted: what it writes, and what the plan does not include."""
+"""The role cloudflare_zone with every default inverted: what it writes, and what the plan excludes."""
 
 import json
 import os

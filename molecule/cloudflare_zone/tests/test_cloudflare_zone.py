@@ -88,14 +88,19 @@ def edit(method, path, body=None):
     return control("edits", "POST", [{"method": method, "path": "/zones/{zone}" + path, "body": body}])
 
 
+def ruleset(phase):
+    """Return the phase's ruleset."""
+    return {ruleset["phase"]: ruleset for ruleset in control("state")["rulesets"]}[phase]
+
+
 def rules(phase):
     """Return the phase's rules."""
-    return {one["phase"]: one["rules"] for one in control("state")["rulesets"]}[phase]
+    return ruleset(phase)["rules"]
 
 
 def addresses():
     """Return the contents of the DNS records of the zone's name."""
-    return sorted(one["content"] for one in control("state")["dns"] if one["name"] == NAME)
+    return sorted(record["content"] for record in control("state")["dns"] if record["name"] == NAME)
 
 
 def settings():
@@ -137,7 +142,7 @@ def test_the_websocket_path_bypasses_cache_rewriting_and_compression():
 
 
 def test_the_sites_name_is_proxied_to_the_origin():
-    found = [(one["type"], one["content"], one["proxied"]) for one in control("state")["dns"]]
+    found = [(record["type"], record["content"], record["proxied"]) for record in control("state")["dns"]]
     assert sorted(found) == [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True)]
 
 
@@ -162,9 +167,9 @@ def test_rules_of_others_stay_unchanged_when_ours_are_removed_and_added():
         "expression": 'http.request.uri.path eq "/logo.svg"',
         "description": "Made in the dashboard",
     }
-    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
-    edit("POST", f"/rulesets/{ruleset}/rules", {**theirs, "position": {"index": 1}})
-    edit("POST", f"/rulesets/{ruleset}/rules", {**theirs, "ref": "theirs too", "enabled": False})
+    ruleset_id = ruleset(CACHE)["id"]
+    edit("POST", f"/rulesets/{ruleset_id}/rules", {**theirs, "position": {"index": 1}})
+    edit("POST", f"/rulesets/{ruleset_id}/rules", {**theirs, "ref": "theirs too", "enabled": False})
     before = [json.dumps(rule) for rule in rules(CACHE) if rule["ref"].startswith("theirs")]
     try:
         assert converge(cloudflare_zone_bypass_cache=False).returncode == 0
@@ -174,7 +179,7 @@ def test_rules_of_others_stay_unchanged_when_ours_are_removed_and_added():
     finally:
         for rule in rules(CACHE):
             if rule["ref"].startswith("theirs"):
-                edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+                edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
 
 
 def test_drift_prints_nothing_without_drift_and_each_finding_with_it():
@@ -184,8 +189,8 @@ def test_drift_prints_nothing_without_drift_and_each_finding_with_it():
     foreign = {"type": "A", "name": NAME, "content": "203.0.113.9"}
     edit("POST", "/dns_records", foreign)
     [rule] = rules(CACHE)
-    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
-    edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+    ruleset_id = ruleset(CACHE)["id"]
+    edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
     control("journal", "DELETE")
     try:
         found = run("scripts/drift", cloudflare_zone_settings={"polish": "lossy"})
@@ -289,13 +294,13 @@ def test_a_partial_failure_leaves_a_working_zone_that_the_next_run_completes(fau
 def test_a_rule_added_between_our_read_and_our_write_stays():
     theirs = {"ref": "theirs", "action": "set_cache_settings", "action_parameters": {"cache": True}}
     [ours] = rules(CACHE)
-    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
-    path = f"/zones/{{zone}}/rulesets/{ruleset}"
+    ruleset_id = ruleset(CACHE)["id"]
+    path = f"/zones/{{zone}}/rulesets/{ruleset_id}"
     add = {"method": "POST", "path": f"{path}/rules", "body": {**theirs, "expression": "true"}}
     # Our rule is deleted at the same moment, so the write refers to an id that no longer exists.
     gone = {"method": "DELETE", "path": f"{path}/rules/{ours['id']}"}
     whole = {key: ours[key] for key in ("ref", "action", "action_parameters", "expression", "description")}
-    edit("PATCH", f"/rulesets/{ruleset}/rules/{ours['id']}", {**whole, "enabled": False})
+    edit("PATCH", f"/rulesets/{ruleset_id}/rules/{ours['id']}", {**whole, "enabled": False})
     control("faults", "PUT", [{"path": "/rules/", "method": "PATCH", "edits": [add, gone]}])
     try:
         met = converge()
@@ -308,7 +313,7 @@ def test_a_rule_added_between_our_read_and_our_write_stays():
         control("faults", "PUT", [])
         for rule in rules(CACHE):
             if rule["ref"] == "theirs":
-                edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+                edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
         converge()
 
 
