@@ -69,7 +69,7 @@ class Api:
 
     async def _respond(self, request: Request, path: str, body: bytes) -> Response | None:
         """Return the response, or None when a fault cuts the connection."""
-        fault = next((fault for fault in self.faults if fault.takes(request.method, path)), None)
+        fault = next((fault for fault in self.faults if fault.matches(request.method, path)), None)
         if fault is None:
             return self._answer(request, path, body)
         try:
@@ -177,7 +177,7 @@ class Api:
             "method": request.method,
             "path": redact(PREFIX + path),
             "query": {key: redact(value) for key, value in request.query_params.items()},
-            "body": _hide(content),
+            "body": _redact(content),
             "status": status,
         }
 
@@ -198,11 +198,11 @@ class Api:
         }
 
 
-def _hide(content: Any) -> Any:
+def _redact(content: Any) -> Any:
     """Return a body with its secrets redacted."""
     if isinstance(content, dict):
-        return {key: "[secret]" if key in SECRET_FIELDS else _hide(value) for key, value in content.items()}
-    return [_hide(item) for item in content] if isinstance(content, list) else content
+        return {key: "[secret]" if key in SECRET_FIELDS else _redact(value) for key, value in content.items()}
+    return [_redact(item) for item in content] if isinstance(content, list) else content
 
 
 def _cut(send: Send) -> None:

@@ -16,7 +16,7 @@ RECORD_TYPES = (*PROXIED_TYPES, "CAA", "MX", "NS", "SRV", "TXT")
 LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
 HOSTNAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*")
 WRITABLE = {"type", "name", "content", "proxied", "ttl", "comment", "tags", "settings", "priority", "data"}
-TTL_SECONDS = (60, 86400)  # the range of a record's ttl; 1 means automatic
+TTL_SECONDS = (60, 86400)  # the range of a record's ttl (Cloudflare's API description); 1 means automatic
 
 
 def record_for(name: str, address: str) -> dict[str, Any]:
@@ -49,14 +49,14 @@ class Records(StoredList):
 
     def put(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Replace all records by {type, name, content, proxied}. Raises ValueError, without a change."""
-        made: list[dict[str, Any]] = []
+        created: list[dict[str, Any]] = []
         for number, record in enumerate(records):
             try:
-                self._add(made, {"proxied": record.get("type") in PROXIED_TYPES, **record})
+                self._add(created, {"proxied": record.get("type") in PROXIED_TYPES, **record})
             except ApiError as error:
                 message = "; ".join([error.message, *(text for _, text in error.chain)])
                 raise ValueError(f"record {number}: {message}") from None
-        self._store.data["dns"] = made
+        self._store.data["dns"] = created
         self._store.save()
 
     def routes(self, zone: str) -> list[Route]:
@@ -130,7 +130,7 @@ class Records(StoredList):
         self._store.save()
 
     def _add(self, records: list[dict[str, Any]], wanted: Any) -> dict[str, Any]:
-        record = {**self._checked(_fields(wanted), records), "id": identifier()}
+        record = {**self._validated(_fields(wanted), records), "id": identifier()}
         record["created_on"] = record["modified_on"]
         records.append(record)
         return record
@@ -151,11 +151,11 @@ class Records(StoredList):
         if wanted.get("type") != before["type"]:
             raise _refused(9004, "The record type cannot be changed; delete the record and create a new one.")
         others = [record for record in records if record is not before]
-        after = {**self._checked(wanted, others), "id": before["id"], "created_on": before["created_on"]}
+        after = {**self._validated(wanted, others), "id": before["id"], "created_on": before["created_on"]}
         records[records.index(before)] = after
         return after
 
-    def _checked(self, wanted: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _validated(self, wanted: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Validate a record and return it as stored, without an identifier. Raises ApiError."""
         if unknown := sorted(wanted.keys() - WRITABLE):
             raise ApiError(400, 9207, f"Request body is invalid: unknown field {unknown[0]}.")
@@ -194,7 +194,7 @@ class Records(StoredList):
         }
         if kind in ("MX", "SRV"):
             record["priority"] = wanted.get("priority", 0)
-        _check_neighbours(record, others)
+        _check_conflicts(record, others)
         return record
 
     def _name(self, name: object) -> str:
@@ -239,7 +239,7 @@ def _check_content(kind: str, content: str) -> None:
         raise _refused(9007, "Content for CNAME record is invalid.")
 
 
-def _check_neighbours(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
+def _check_conflicts(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
     """Check a record against the others of its name. Raises ApiError for a duplicate or a CNAME conflict."""
     for other in others:
         if other["name"] != record["name"]:

@@ -102,46 +102,46 @@ class _Parser:
         kind, text, _ = self._tokens[0]
         return SYMBOLS.get(text, text) if kind in ("symbol", "word") else ""
 
-    def _take(self) -> str:
+    def _advance(self) -> str:
         return self._tokens.pop(0)[1]
 
-    def _took(self, *words: str) -> bool:
+    def _accept(self, *words: str) -> bool:
         if self._word not in words:
             return False
-        self._take()
+        self._advance()
         return True
 
     def _expect(self, word: str) -> None:
-        if not self._took(word):
+        if not self._accept(word):
             self._fail(f'expected "{word}"')
 
     def _fail(self, problem: str) -> Any:
         raise ExpressionError(self._text, self._tokens[0][2], problem)
 
     def _combination(self, level: int = 0) -> Test:
-        """Parse operands that the binary operator of this level joins, and those of the levels above."""
+        """Parse operands of higher precedence, joined by the binary operator of this level."""
         if level == len(COMBINATIONS):
             return self._single()
         word, combine = COMBINATIONS[level]
         tests = [self._combination(level + 1)]
-        while self._took(word):
+        while self._accept(word):
             tests.append(self._combination(level + 1))
         return tests[0] if len(tests) == 1 else lambda facts: combine(test(facts) for test in tests)
 
     def _single(self) -> Test:
-        if self._took("not"):
+        if self._accept("not"):
             negated = self._single()
             return lambda facts: not negated(facts)
-        if self._took("("):
+        if self._accept("("):
             inner = self._combination()
             self._expect(")")
             return inner
-        if self._took("true"):
+        if self._accept("true"):
             return lambda facts: True
-        if self._took("false"):
+        if self._accept("false"):
             return lambda facts: False
         if self._word in ("starts_with", "ends_with"):
-            return self._affix(self._take())
+            return self._affix(self._advance())
         left = self._operand()
         if left.kind == "flag":
             return lambda facts: bool(left.value(facts))
@@ -163,7 +163,7 @@ class _Parser:
             self._fail("unrecognised input")
         name = self._word
         if name in ("lower", "upper", "len"):
-            self._take()
+            self._advance()
             self._expect("(")
             inner = self._operand()
             if inner.kind != "string":
@@ -178,7 +178,7 @@ class _Parser:
         kind = next((kind for kind, names in groups if name in names), "")
         if not kind:
             self._fail("unknown identifier")
-        self._take()
+        self._advance()
         return _Operand(kind, lambda facts: facts[name])
 
     def _comparison(self, left: _Operand) -> Test:
@@ -186,28 +186,28 @@ class _Parser:
             "string": self._string, "number": self._number, "address": self._network,
         }[left.kind]  # fmt: skip
         value = left.value
-        if self._took("in"):
+        if self._accept("in"):
             self._expect("{")
             items = []
-            while not self._took("}"):
+            while not self._accept("}"):
                 items.append(literal())
             return lambda facts: any(_equal(value(facts), item) for item in items)
-        if self._took("eq"):
+        if self._accept("eq"):
             wanted = literal()
             return lambda facts: _equal(value(facts), wanted)
-        if self._took("ne"):
+        if self._accept("ne"):
             unwanted = literal()
             return lambda facts: not _equal(value(facts), unwanted)
         if left.kind == "number" and self._word in ORDER:
             compare = ORDER[self._word]
-            self._take()
+            self._advance()
             bound = literal()
             return lambda facts: bool(compare(value(facts), bound))
-        if left.kind == "string" and self._took("contains"):
+        if left.kind == "string" and self._accept("contains"):
             part = self._string()
             return lambda facts: part in value(facts)
         if left.kind == "string" and self._word in ("wildcard", "strict"):
-            strict = self._took("strict")
+            strict = self._accept("strict")
             self._expect("wildcard")
             pattern = self._string()
             # Cloudflare gives only * a special meaning.
@@ -220,19 +220,19 @@ class _Parser:
     def _string(self) -> str:
         if self._kind != "string":
             self._fail("expected a string literal")
-        return re.sub(r"\\(.)", r"\1", self._take()[1:-1])
+        return re.sub(r"\\(.)", r"\1", self._advance()[1:-1])
 
     def _number(self) -> int:
         if self._kind != "literal" or not self._tokens[0][1].isdecimal():
             self._fail("expected digits")
-        return int(self._take())
+        return int(self._advance())
 
     def _network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         try:
             network = ipaddress.ip_network(self._tokens[0][1])
         except ValueError:
             self._fail("couldn't parse address in network")
-        self._take()
+        self._advance()
         return network
 
 

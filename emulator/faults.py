@@ -88,8 +88,8 @@ class Fault:
             raise ValueError(f"fault: path {fault.path!r} is not a regular expression: {error}") from error
         return fault
 
-    def takes(self, method: str, path: str) -> bool:
-        """Whether the fault applies to this request; counts it."""
+    def matches(self, method: str, path: str) -> bool:
+        """Whether the fault applies to this request, which counts towards `skip` and `times`."""
         if self.times < 1 or self.method not in ("", method) or not re.search(self.path, path):
             return False
         if self.skip:

@@ -16,7 +16,7 @@ REQUEST_TYPES: dict[str, type[rsa.RSAPublicKey] | type[ec.EllipticCurvePublicKey
     "origin-rsa": rsa.RSAPublicKey,
     "origin-ecc": ec.EllipticCurvePublicKey,
 }
-VALIDITIES = (7, 30, 90, 365, 730, 1095, 5475)  # days
+VALIDITIES = (7, 30, 90, 365, 730, 1095, 5475)  # days (Cloudflare's API description)
 MAX_NAMES = 100
 FOREIGN = (
     "This zone is either not part of your account, or you do not have access to it. Please contact support "
@@ -75,7 +75,7 @@ class OriginCa(StoredList):
         names = self._names(names)
         key = _public_key(wanted.get("csr"), kind)
         certificate = self._authority.issue(names, key, days)
-        made = {
+        created = {
             "id": identifier(),
             "certificate": certificate.public_bytes(serialization.Encoding.PEM).decode(),
             "csr": wanted["csr"],
@@ -84,9 +84,9 @@ class OriginCa(StoredList):
             "requested_validity": days,
             "expires_on": f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} +0000 UTC",
         }
-        self._store.data["certificates"].append(made)
+        self._store.data["certificates"].append(created)
         self._store.save()
-        return {"result": made}
+        return {"result": created}
 
     def _names(self, names: Any) -> list[str]:
         """Return the host names if all belong to the zone. Raises ApiError."""

@@ -34,14 +34,14 @@ class OriginPulls:
         """Return the key and certificate that the edge presents as PEM; None while it presents none."""
         if not self._state["enabled"]:
             return None
-        active = [found for found in self._state["certificates"] if _shown(found)["status"] == "active"]
+        active = [found for found in self._state["certificates"] if _public(found)["status"] == "active"]
         return (active[-1]["private_key"] + "\n" + active[-1]["certificate"]).encode() if active else None
 
     def describe(self) -> dict[str, Any]:
         """Return the switch and the certificates without their keys."""
         return {
             "enabled": self._state["enabled"],
-            "certificates": [_shown(found) for found in self._state["certificates"]],
+            "certificates": [_public(found) for found in self._state["certificates"]],
         }
 
     def routes(self, zone: str) -> list[Route]:
@@ -70,13 +70,13 @@ class OriginPulls:
         return page(call, self.describe()["certificates"][::-1], per_page=50)
 
     def _get(self, call: Call) -> dict[str, Any]:
-        return {"result": _shown(self._find(call))}
+        return {"result": _public(self._find(call))}
 
     def _delete(self, call: Call) -> dict[str, Any]:
         found = self._find(call)
         self._state["certificates"].remove(found)
         self._store.save()
-        return {"result": {**_shown(found), "status": "pending_deletion"}}
+        return {"result": {**_public(found), "status": "pending_deletion"}}
 
     def _find(self, call: Call) -> dict[str, Any]:
         missing = ApiError(404, 1406, "Origin TLS client authentication certificate not found")
@@ -89,7 +89,7 @@ class OriginPulls:
             raise ApiError(409, 1414, "The certificate already exists")
         issuer = certificate.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
         algorithm = certificate.signature_hash_algorithm
-        made = {
+        created = {
             "id": identifier(),
             "certificate": wanted["certificate"],
             "private_key": wanted["private_key"],
@@ -98,17 +98,17 @@ class OriginPulls:
             "expires_on": timestamp(certificate.not_valid_after_utc),
             "uploaded_on": timestamp(dt.datetime.now(dt.UTC)),
         }
-        self._state["certificates"].append(made)
+        self._state["certificates"].append(created)
         self._store.save()
-        return {"result": _shown(made)}
+        return {"result": _public(created)}
 
 
-def _shown(certificate: dict[str, Any]) -> dict[str, Any]:
+def _public(certificate: dict[str, Any]) -> dict[str, Any]:
     """Return a certificate as the API does: with its status, without its key."""
     uploaded = dt.datetime.fromisoformat(certificate["uploaded_on"])
     deployed = dt.datetime.now(dt.UTC) >= uploaded + DEPLOY
-    shown = {key: value for key, value in certificate.items() if key != "private_key"}
-    return {**shown, "status": "active" if deployed else "pending_deployment"}
+    public = {key: value for key, value in certificate.items() if key != "private_key"}
+    return {**public, "status": "active" if deployed else "pending_deployment"}
 
 
 def _pair(certificate: Any, key: Any) -> x509.Certificate:

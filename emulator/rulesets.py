@@ -24,7 +24,7 @@ PHASES = {
     CONFIG: ("Config Rules", "set_config"),
     COMPRESSION: ("Response Compression", "compress_response"),
 }
-# The maximum number of rules in a phase, by plan.
+# The maximum number of rules in a phase, by plan (Cloudflare's page "Cache Rules").
 LIMITS = {"free": 10, "pro": 25, "business": 50, "enterprise": 300}
 RULE_FIELDS = {
     "id", "ref", "expression", "action", "action_parameters", "description", "enabled", "logging",
@@ -114,7 +114,7 @@ class Rulesets(StoredList):
 
     def _create(self, call: Call) -> dict[str, Any]:
         """Create the ruleset of a phase that has none."""
-        _known(call.body, RULESET_FIELDS | {"kind", "phase"})
+        _check_fields(call.body, RULESET_FIELDS | {"kind", "phase"})
         wanted = call.fields
         kind, phase, name = wanted.pop("kind", ""), wanted.pop("phase", ""), wanted.get("name")
         message = f"'{kind}' is not a valid value for kind"
@@ -159,7 +159,7 @@ class Rulesets(StoredList):
 
     def _write(self, call: Call, before: Mapping[str, Any]) -> dict[str, Any]:
         """Replace a ruleset by the body; without rules in the body it keeps its own."""
-        _known(call.body, RULESET_FIELDS)
+        _check_fields(call.body, RULESET_FIELDS)
         wanted = call.fields
         after: dict[str, Any] = {
             **before,
@@ -201,17 +201,15 @@ class Rulesets(StoredList):
         self._store.save()
         return {"result": ruleset}
 
-    # Rules.
-
     def _add_rule(self, call: Call) -> dict[str, Any]:
         ruleset = copy.deepcopy(self._find(call))
-        position, wanted = _split(call)
+        position, wanted = _split_position(call)
         if "id" in wanted:
             raise ApiError(400, 10012, 'invalid JSON: unknown field "id"', pointer="/id")
         # _commit checks that the new rule's ref is unique.
         rule = self._rule(ruleset["phase"], wanted, [], "")
         rules = ruleset["rules"]
-        rules.insert(len(rules) if position is None else _place(position, rules), rule)
+        rules.insert(len(rules) if position is None else _index(position, rules), rule)
         return self._commit(call, ruleset)
 
     def _change_rule(self, call: Call) -> dict[str, Any]:
@@ -219,7 +217,7 @@ class Rulesets(StoredList):
         ruleset = copy.deepcopy(self._find(call))
         rules = ruleset["rules"]
         before = _find_rule(call, rules)
-        position, wanted = _split(call)
+        position, wanted = _split_position(call)
         after = before
         if wanted or position is None:
             after = self._rule(ruleset["phase"], {**wanted, "id": before["id"]}, [before], "")
@@ -228,7 +226,7 @@ class Rulesets(StoredList):
             rules[place] = after
         else:
             rules.remove(before)
-            rules.insert(_place(position, rules), after)
+            rules.insert(_index(position, rules), after)
         return self._commit(call, ruleset)
 
     def _remove_rule(self, call: Call) -> dict[str, Any]:
@@ -238,7 +236,7 @@ class Rulesets(StoredList):
 
     def _rule(self, phase: str, wanted: Any, kept: list[dict[str, Any]], pointer: str) -> dict[str, Any]:
         """Validate a rule and return it as stored; removes from `kept` the rule that it replaces."""
-        _known(wanted, RULE_FIELDS, pointer)
+        _check_fields(wanted, RULE_FIELDS, pointer)
         before = next(
             (
                 rule
@@ -307,7 +305,7 @@ def _find_rule(call: Call, rules: list[dict[str, Any]]) -> dict[str, Any]:
     return find(rules, wanted, ApiError(404, 10003, f'could not find rule "{wanted}" in ruleset "{ruleset}"'))
 
 
-def _split(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _split_position(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Return the position that a body gives a rule, if any, and the rule itself. Raises ApiError."""
     wanted = call.fields
     if call.body != wanted:
@@ -323,7 +321,7 @@ def _split(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     return position, wanted
 
 
-def _place(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> int:
+def _index(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> int:
     """Return the index of a position among the other rules. Raises ApiError."""
     if "index" in position:
         if not 1 <= position["index"] <= len(rules) + 1:
@@ -338,7 +336,7 @@ def _place(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> i
     return place + (key == "after")
 
 
-def _known(value: Any, fields: set[str], pointer: str = "") -> None:
+def _check_fields(value: Any, fields: set[str], pointer: str = "") -> None:
     if not isinstance(value, dict):
         raise ApiError(400, 10012, "invalid JSON: not an object", pointer=pointer)
     if unknown := sorted(value.keys() - fields):
@@ -364,7 +362,7 @@ def _check_expression(text: object, phase: str, pointer: str) -> None:
 
 
 def _check_config(parameters: Any, pointer: str) -> None:
-    _known(parameters, CONFIG_FLAGS | CONFIG_WORDS.keys() | CONFIG_SWITCHES | {"autominify"}, pointer)
+    _check_fields(parameters, CONFIG_FLAGS | CONFIG_WORDS.keys() | CONFIG_SWITCHES | {"autominify"}, pointer)
     if not parameters:
         raise ApiError(400, 20021, "action parameters are required for set_config", pointer=pointer)
     for name, value in parameters.items():
@@ -377,7 +375,7 @@ def _check_config(parameters: Any, pointer: str) -> None:
 
 def _check_cache(parameters: Any, pointer: str) -> None:
     others = {"additional_cacheable_ports", "read_timeout"}
-    _known(parameters, CACHE_FLAGS | CACHE_OBJECTS | others, pointer)
+    _check_fields(parameters, CACHE_FLAGS | CACHE_OBJECTS | others, pointer)
     if not parameters:
         raise ApiError(400, 20021, "action parameters are required for set_cache_settings", pointer=pointer)
     for name, value in parameters.items():
@@ -398,7 +396,7 @@ def _check_ttl(ttl: Mapping[str, Any], pointer: str) -> None:
 
 
 def _check_compression(parameters: Any, pointer: str) -> None:
-    _known(parameters, {"algorithms"}, pointer)
+    _check_fields(parameters, {"algorithms"}, pointer)
     algorithms = parameters.get("algorithms")
     if not isinstance(algorithms, list) or not algorithms:
         raise ApiError(400, 20021, "algorithms are required for compress_response", pointer=pointer)

@@ -88,7 +88,7 @@ class Traffic:
 
     def put(self, wanted: list[dict[str, Any]]) -> None:
         """Replace all requests by {time, status, count, host, path}. Raises ValueError, without a change."""
-        made = []
+        created = []
         for number, item in enumerate(wanted):
             try:
                 record = RequestRecord(**{**item, "time": _time(item["time"])})
@@ -96,9 +96,9 @@ class Traffic:
                 raise ValueError(
                     f"request {number}: {error!r}: give time (ISO 8601), status, count, host, path"
                 ) from None
-            made.append(record)
+            created.append(record)
         self._records.clear()
-        self._records.extend(made)
+        self._records.extend(created)
 
     def routes(self) -> list[Route]:
         """Return the route. It needs no permission: GraphQL reports missing permissions in its response."""

@@ -14,7 +14,7 @@ from emulator.rulesets import COMPRESSION
 from emulator.zone import Zone
 
 POLISHED = (b"image/png", b"image/jpeg", b"image/gif")
-# Reasons of the statuses that the edge itself answers with; those above 520 are Cloudflare's own.
+# Reasons of the statuses that the edge itself answers with; those from 520 on are Cloudflare's own.
 REASONS = {
     400: "Bad Request",
     409: "DNS resolution error",

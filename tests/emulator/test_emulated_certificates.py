@@ -43,30 +43,30 @@ async def test_the_edge_accepts_what_the_origin_ca_signed(
     site: kit.Site, api: httpx.AsyncClient, tmp_path: Path, key: Key
 ) -> None:
     site.zone.put_settings({"ssl": "strict"})
-    made = (await api.post("/certificates", json=wanted(key))).json()["result"]
-    certificate = x509.load_pem_x509_certificate(made["certificate"].encode())
+    created = (await api.post("/certificates", json=wanted(key))).json()["result"]
+    certificate = x509.load_pem_x509_certificate(created["certificate"].encode())
     assert certificate.public_key() == key.public_key()
     assert round((certificate.not_valid_after_utc - certificate.not_valid_before_utc).days) == 90
-    assert made["expires_on"].startswith(f"{certificate.not_valid_after_utc:%Y-%m-%d}")
+    assert created["expires_on"].startswith(f"{certificate.not_valid_after_utc:%Y-%m-%d}")
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     path = tmp_path / "origin.pem"
-    path.write_bytes(pem + made["certificate"].encode())
+    path.write_bytes(pem + created["certificate"].encode())
     with kit.origin(path) as https:
         site.origin(https=https)
         assert (await site.get("/headers")).status_code == 200
 
 
 async def test_certificates_are_listed_until_they_are_revoked(site: kit.Site, api: httpx.AsyncClient) -> None:
-    made = (await api.post("/certificates", json=wanted(EC_KEY))).json()["result"]
+    created = (await api.post("/certificates", json=wanted(EC_KEY))).json()["result"]
     listing = f"/certificates?zone_id={site.zone.id}"
-    assert (await api.get(listing)).json()["result"] == [made]
-    assert (await api.get(f"/certificates/{made['id']}")).json()["result"] == made
-    revoked = (await api.delete(f"/certificates/{made['id']}")).json()["result"]
-    assert (revoked["id"], revoked["revoked_at"][:2]) == (made["id"], "20")
+    assert (await api.get(listing)).json()["result"] == [created]
+    assert (await api.get(f"/certificates/{created['id']}")).json()["result"] == created
+    revoked = (await api.delete(f"/certificates/{created['id']}")).json()["result"]
+    assert (revoked["id"], revoked["revoked_at"][:2]) == (created["id"], "20")
     assert (await api.get(listing)).json()["result"] == []
-    assert refusal(await api.delete(f"/certificates/{made['id']}")) == (400, 1105)
+    assert refusal(await api.delete(f"/certificates/{created['id']}")) == (400, 1105)
     assert refusal(await api.get("/certificates")) == (400, 1002)
     assert refusal(await api.get(f"/certificates/{'0' * 32}")) == (404, 1101)
 
@@ -128,21 +128,21 @@ async def test_the_edge_presents_the_zones_own_certificate_once_it_is_deployed_a
     authority = Authority.create("ours")
     verifying_origin.load_verify_locations(cadata=authority.pem.decode())
     base = f"/zones/{site.zone.id}/origin_tls_client_auth"
-    made = (await api.post(base, json=client_certificate(authority))).json()["result"]
-    assert made["status"] == "pending_deployment"
-    assert "private_key" not in made
+    created = (await api.post(base, json=client_certificate(authority))).json()["result"]
+    assert created["status"] == "pending_deployment"
+    assert "private_key" not in created
     assert (await site.get("/")).status_code >= 500
     assert (await api.put(f"{base}/settings", json={"enabled": True})).json()["result"] == {"enabled": True}
     async with asyncio.timeout(5):
         while (  # noqa: ASYNC110 - polled over the API, as the module does
-            await api.get(f"{base}/{made['id']}")
+            await api.get(f"{base}/{created['id']}")
         ).json()["result"]["status"] != "active":
             await asyncio.sleep(0.1)
     assert (await site.get("/")).status_code == 204
-    assert [found["id"] for found in (await api.get(base)).json()["result"]] == [made["id"]]
-    assert (await api.delete(f"{base}/{made['id']}")).json()["result"]["status"] == "pending_deletion"
+    assert [found["id"] for found in (await api.get(base)).json()["result"]] == [created["id"]]
+    assert (await api.delete(f"{base}/{created['id']}")).json()["result"]["status"] == "pending_deletion"
     assert (await site.get("/")).status_code >= 500
-    assert refusal(await api.get(f"{base}/{made['id']}")) == (404, 1406)
+    assert refusal(await api.get(f"{base}/{created['id']}")) == (404, 1406)
 
 
 async def test_tls_client_auth_makes_the_edge_present_the_shared_certificate(

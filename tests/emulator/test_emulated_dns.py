@@ -26,15 +26,17 @@ async def listed(api: httpx.AsyncClient, records: str) -> list[dict[str, Any]]:
 
 
 async def test_a_record_is_created_changed_and_deleted(api: httpx.AsyncClient, records: str) -> None:
-    made = (await api.post(records, json=AAAA)).json()["result"]
-    assert (made["ttl"], made["proxiable"]) == (1, True)
-    assert (await api.get(f"{records}/{made['id']}")).json()["result"] == made
-    changed = (await api.patch(f"{records}/{made['id']}", json={"content": "2001:DB8::2"})).json()["result"]
-    assert (changed["content"], changed["proxied"], changed["id"]) == ("2001:db8::2", True, made["id"])
-    whole = (await api.put(f"{records}/{made['id']}", json={**AAAA, "proxied": False, "ttl": 300})).json()
+    created = (await api.post(records, json=AAAA)).json()["result"]
+    assert (created["ttl"], created["proxiable"]) == (1, True)
+    assert (await api.get(f"{records}/{created['id']}")).json()["result"] == created
+    changed = (await api.patch(f"{records}/{created['id']}", json={"content": "2001:DB8::2"})).json()[
+        "result"
+    ]
+    assert (changed["content"], changed["proxied"], changed["id"]) == ("2001:db8::2", True, created["id"])
+    whole = (await api.put(f"{records}/{created['id']}", json={**AAAA, "proxied": False, "ttl": 300})).json()
     assert (whole["result"]["proxied"], whole["result"]["ttl"]) == (False, 300)
-    assert (await api.delete(f"{records}/{made['id']}")).json()["result"] == {"id": made["id"]}
-    assert refusal(await api.get(f"{records}/{made['id']}")) == (404, 81044)
+    assert (await api.delete(f"{records}/{created['id']}")).json()["result"] == {"id": created["id"]}
+    assert refusal(await api.get(f"{records}/{created['id']}")) == (404, 81044)
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ async def requested(site: kit.Site) -> AsyncIterator[list[str]]:
         yield paths
 
 
-async def rules(site: kit.Site, phase: str, *made: tuple[str, dict[str, Any]]) -> None:
+async def rules(site: kit.Site, phase: str, *contents: tuple[str, dict[str, Any]]) -> None:
     """Replace the rules of a phase; each is an expression and its action parameters."""
     async with site.client() as client:
         entry = f"/client/v4/zones/{site.zone.id}/rulesets/phases/{phase}/entrypoint"
-        body = [{"expression": e, "action": ACTIONS[phase], "action_parameters": p} for e, p in made]
+        body = [{"expression": e, "action": ACTIONS[phase], "action_parameters": p} for e, p in contents]
         answer = await client.put(entry, json={"rules": body})
         assert answer.status_code == 200, answer.text
 

@@ -40,9 +40,14 @@ async def test_an_entrypoint_is_404_until_it_is_written(api: httpx.AsyncClient, 
     answer = await api.get(entry)
     assert refusal(answer) == (404, 10003)
     assert answer.json()["errors"][0]["message"] == f"could not find entrypoint ruleset in the {CACHE} phase"
-    made = await put(api, entry, BYPASS)
-    assert (made["kind"], made["phase"], made["version"], refs(made)) == ("zone", CACHE, "1", ["ours"])
-    assert (await api.get(entry)).json()["result"] == made
+    created = await put(api, entry, BYPASS)
+    assert (created["kind"], created["phase"], created["version"], refs(created)) == (
+        "zone",
+        CACHE,
+        "1",
+        ["ours"],
+    )
+    assert (await api.get(entry)).json()["result"] == created
 
 
 async def test_a_rule_keeps_its_identifier_by_ref_or_id_and_its_version_while_unchanged(

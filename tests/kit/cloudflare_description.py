@@ -66,7 +66,7 @@ def description() -> dict[str, Any]:
 def problems(journal: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a message for each request of a journal that the description does not allow.
 
-    Rejected requests (4xx other than a rate limit) are left out: the response already told their sender, and
+    Rejected requests (4xx other than a rate limit) are left out: the sender handles the response, and
     a module finds out its permissions by requests that are meant to be rejected.
     """
     return [
