@@ -141,7 +141,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     option("zone", zone_name, "the zone's domain name", required=True)
     option("token-file", token_file, "file with the API token", required=True, metavar="FILE", dest="token")
     option("state-dir", Path, "folder for state and authorities", required=True, metavar="DIR")
-    option("origin", origins, "a new zone's addresses or host names, comma-separated", metavar="HOST")
+    option("origin", origins, "a new zone's origins (addresses or names), comma-separated", metavar="HOST")
     option("plan", one_of(*PLANS), f"a new zone's plan: {', '.join(PLANS)}", "free", metavar="PLAN")
     option("settings", settings, "a new zone's settings, comma-separated", metavar="NAME=VALUE")
     option("listen", str, "address to listen on", "127.0.0.1", metavar="ADDRESS")
