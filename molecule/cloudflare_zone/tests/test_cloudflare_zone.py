@@ -332,7 +332,7 @@ def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
         for hour, begin in enumerate(begins)
     ]
     assert re.search(r"^ +total +105$", printed.stdout, re.MULTILINE)
-    assert "What Cloudflare does not count here" in printed.stdout
+    assert "Not counted here" in printed.stdout
     assert chart.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = image.imread(chart)[:, :, :3]
     assert picture.shape == (480, 1200, 3)
