@@ -190,7 +190,7 @@ def test_drift_is_silent_when_there_is_none_and_tells_what_there_is():
             "rule screen_flow_websocket_cache         is missing           operator",
             "setting rocket_loader                    was changed by hand  operator",
             f"DNS of {NAME}             was added by hand    whoever added it",
-            "setting polish                           can't be had         owner of the Cloudflare plan",
+            "setting polish                           is unavailable       owner of the Cloudflare plan",
         ):
             assert line in found.stdout
         assert writes() == []
