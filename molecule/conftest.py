@@ -1,4 +1,4 @@
-"""The one place that knows testinfra: every scenario's tests take `host` from here."""
+"""The only file that uses testinfra: the tests of every scenario take `host` from here."""
 
 import os
 
@@ -9,5 +9,5 @@ from testinfra.host import Host
 
 @pytest.fixture(scope="session")
 def host() -> Host:
-    """Return the scenario's server, reached through the engine: that works also when its ssh does not."""
+    """Return the scenario's server, reached through the engine, which also works without SSH."""
     return testinfra.get_host(f"docker://{os.environ['TESTBED_NAME']}-origin")

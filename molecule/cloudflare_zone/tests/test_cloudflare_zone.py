@@ -199,7 +199,7 @@ def test_drift_prints_nothing_without_drift_and_each_finding_with_it():
             "rule screen_flow_websocket_cache         is missing           operator",
             "setting rocket_loader                    was changed by hand  operator",
             f"DNS of {NAME}             was added by hand    whoever added it",
-            "setting polish                           can't be had         owner of the Cloudflare plan",
+            "setting polish                           is unavailable       owner of the Cloudflare plan",
         ):
             assert line in found.stdout
         assert writes() == []
@@ -341,7 +341,7 @@ def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
         for hour, begin in enumerate(begins)
     ]
     assert re.search(r"^ +total +105$", printed.stdout, re.MULTILINE)
-    assert "What Cloudflare does not count here" in printed.stdout
+    assert "Not counted here" in printed.stdout
     assert chart.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = image.imread(chart)[:, :, :3]
     assert picture.shape == (480, 1200, 3)

@@ -802,7 +802,7 @@ def dns_other_address(e: Evidence) -> str | None:
 @rule(
     "edge",
     "authenticated_origin_pulls",
-    "Run ansible-playbook site.yml --tags origin_certificate,nginx,cloudflare_zone.",
+    "Run ansible-playbook site.yml --tags authenticated_origin_pulls,nginx: it sets up both ends.",
 )
 def origin_pulls_one_end(e: Evidence) -> str | None:
     """Authenticated Origin Pulls need both ends: a certificate at Cloudflare, and an nginx that asks."""
