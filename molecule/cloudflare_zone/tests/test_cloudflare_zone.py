@@ -225,7 +225,7 @@ def test_the_drift_playbook_ends_with_2_and_leaves_its_findings_as_json(tmp_path
 def test_drift_that_can_not_be_told_is_no_drift():
     blind = run("scripts/drift", cloudflare_zone_api_token="x" * 40)
     assert blind.returncode == 1
-    assert "does not know the API token" in blind.stderr
+    assert "does not recognize the API token" in blind.stderr
 
 
 def test_a_snapshot_puts_back_what_was_there(tmp_path):
@@ -296,7 +296,7 @@ def test_a_rule_that_somebody_adds_between_our_read_and_our_write_stays():
     try:
         met = converge()
         assert met.returncode == 0, met.stdout
-        assert "Somebody else changed the rules" in " ".join((met.stdout + met.stderr).split())
+        assert "Another client changed the rules" in " ".join((met.stdout + met.stderr).split())
         kept, own = rules(CACHE)
         assert (kept["ref"], kept["action_parameters"]) == ("theirs", {"cache": True})
         assert (own["ref"], own["enabled"]) == (ours["ref"], True)
