@@ -94,8 +94,8 @@ PREFIX = "follow-"
 LINGER_SECONDS = 30  # for the last read after the command's end
 START_SECONDS = 10
 # The script leads a session and its process group, and writes its id before the command starts, so that a
-# later stop finds the whole group. timeout stays in that group (--foreground); what the command leaves running,
-# the script stops itself.
+# later stop finds the whole group. timeout stays in that group (--foreground); the script stops what the
+# command leaves running.
 SCRIPT = """
 job=$1 seconds=$2 linger=$3; shift 3
 exec </dev/null >"$job/output" 2>&1

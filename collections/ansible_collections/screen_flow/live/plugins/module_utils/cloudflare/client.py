@@ -72,14 +72,14 @@ class Zone:
 
 
 def validate_base_url(base_url: str) -> None:
-    """Raise CloudflareFailure for an address that is no URL, or that would send a token unencrypted."""
+    """Raise CloudflareFailure for an address that is not a URL, or not encrypted."""
     url = urlsplit(base_url)
     if not url.hostname or url.scheme not in ("https", "http"):
         raise invalid_input(f"api_base_url is '{base_url}': give a URL such as {API_BASE_URL}.")
     # http:// is for an emulator on this machine.
     if url.scheme == "http" and not is_loopback(url.hostname):
         raise invalid_input(
-            f"api_base_url is '{base_url}', which would send the API token unencrypted: give an https:// URL."
+            f"api_base_url is '{base_url}', which would send requests unencrypted: give an https:// URL."
         )
 
 
