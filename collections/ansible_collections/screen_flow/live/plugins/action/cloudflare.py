@@ -24,7 +24,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         """Return the module's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        # A file of another machine can't be read here; there, the module reports its waits as warnings at its end.
+        # A file on another machine can't be read here; there, the module reports its waits at its end.
         if self._connection.transport != "local" or "progress_file" in arguments:
             result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
             return result

@@ -11,9 +11,9 @@ description:
     whatever the files' times, so the digest can tag what was built from it.
 options:
   _terms:
-    description: Absolute paths of the folders. Their base names are part of the digest, their parents are not.
+    description: Absolute paths of the folders. Their base names are part of the digest, their parents not.
     type: list
-    elements: path
+    elements: str
     required: true
   exclude:
     description: Names of files and folders to leave out, at any depth.
