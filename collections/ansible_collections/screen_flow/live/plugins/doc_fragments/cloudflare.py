@@ -18,7 +18,6 @@ options:
       - Not given, the environment variable E(CLOUDFLARE_API_TOKEN) is read. No other credential is ever used,
         and the token appears in no output.
     type: str
-    required: true
   api_base_url:
     description: Address of the API. Only on this machine itself may it begin with http://.
     type: str

@@ -143,3 +143,37 @@ def test_a_host_in_the_zone_and_its_addresses_pass_validation(play):
 def test_ssl_off_may_be_a_yaml_boolean(play, cloudflare):
     assert play(cloudflare_zone_ssl=False).rc == 0
     assert cloudflare.zone.value("ssl") == "off"
+
+
+def test_module_defaults_of_the_group_reach_included_tasks(cloudflare, tmp_path):
+    """As the roles give zone, token and address once: on the import, for the tasks that it includes."""
+    (tmp_path / "inner.yml").write_text(
+        yaml.safe_dump(
+            [
+                {
+                    "name": "Turn WebSockets on",
+                    "screen_flow.live.cloudflare_zone": {"settings": {"websockets": True}},
+                }
+            ]
+        )
+    )
+    (tmp_path / "outer.yml").write_text(
+        yaml.safe_dump([{"name": "Include the tasks", "ansible.builtin.include_tasks": "inner.yml"}])
+    )
+    defaults = {"zone": "example.com", "api_token": "{{ token }}", "api_base_url": cloudflare.url}
+    task = {
+        "name": "Import the tasks",
+        "ansible.builtin.import_tasks": "outer.yml",
+        "module_defaults": {"group/screen_flow.live.cloudflare": defaults},
+    }
+    play = {"name": "Edge", "hosts": "localhost", "gather_facts": False, "tasks": [task]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-e", f"token={TOKEN}", tmp_path / "play.yml"],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cloudflare.zone.value("websockets") == "on"
