@@ -48,7 +48,6 @@ seealso:
 extends_documentation_fragment:
   - screen_flow.live.cloudflare
   - screen_flow.live.attributes
-  - screen_flow.live.attributes.group_cloudflare
 author:
   - screen-flow developers (@screen-flow)
 """

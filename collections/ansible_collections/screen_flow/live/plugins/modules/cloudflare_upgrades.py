@@ -26,7 +26,6 @@ notes:
 extends_documentation_fragment:
   - screen_flow.live.cloudflare
   - screen_flow.live.attributes.read_only
-  - screen_flow.live.attributes.group_cloudflare
 attributes:
   idempotent:
     support: partial

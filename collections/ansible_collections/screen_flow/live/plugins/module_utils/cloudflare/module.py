@@ -11,8 +11,8 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_requ
 from .client import API_BASE_URL, SDK_IMPORT_ERROR, CloudflareApi, Zone, invalid_input
 
 ZONE_ID = re.compile(r"[0-9a-f]{32}")
-# Documented by the fragment cloudflare. The code below requires token and zone, not this specification: a linter
-# that reads a single task does not see what module_defaults adds.
+# Documented by the fragment cloudflare. The code below requires token and zone, not this specification: a
+# linter that reads a single task does not see what module_defaults adds.
 COMMON_ARGUMENTS: dict[str, dict[str, Any]] = {
     "api_token": {
         "type": "str",
