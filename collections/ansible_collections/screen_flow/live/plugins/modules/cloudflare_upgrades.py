@@ -19,7 +19,7 @@ options:
     description: PNG file to draw, on the machine that runs the module; its folder must exist.
     type: path
 requirements:
-  - matplotlib, for O(chart_file)
+  - matplotlib, for O(chart_file); in the module's repository, C(pip install '.[chart]') installs it
 notes:
   - The token needs Analytics Read.
   - In check mode the numbers are queried too, since nothing changes at Cloudflare; no chart is drawn.
