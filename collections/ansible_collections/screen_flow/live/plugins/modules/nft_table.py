@@ -185,7 +185,7 @@ class Table:
         if not self.new.exists():
             self.module.fail_json(
                 msg=f"No rules of {self.table} are pending: they were rolled back before they were "
-                "confirmed, and the old ones are active. Load them again, perhaps with a larger rollback_after."
+                "confirmed, and the old ones are active. Load them again, maybe with a larger rollback_after."
             )
         if self.module.check_mode:
             return
