@@ -43,13 +43,12 @@ requirements:
 notes:
   - The token needs SSL and Certificates Write.
 seealso:
+  - name: Cloudflare Origin CA certificates
+    description: Cloudflare's documentation, with the names and validities that it accepts.
+    link: https://developers.cloudflare.com/ssl/origin-configuration/origin-ca/
   - module: community.crypto.openssl_csr_pipe
-  - module: screen_flow.live.cloudflare_zone
-extends_documentation_fragment:
-  - screen_flow.live.cloudflare
-  - screen_flow.live.attributes
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.cloudflare, screen_flow.live.attributes]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -107,6 +106,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cloudflare.certificates import (
     PERMISSION,
+    StoredCertificate,
     dns_names,
     parse_certificate,
     public_key,
@@ -129,17 +129,10 @@ MAX_PAGES = 200
 
 
 @dataclass(frozen=True)
-class Signed:
-    """A certificate of the Origin CA and its id in the account."""
+class Signed(StoredCertificate):
+    """A certificate of the Origin CA."""
 
-    id: str
     pem: str
-    certificate: x509.Certificate
-
-    @property
-    def expires(self) -> dt.datetime:
-        """End of its validity, in UTC."""
-        return self.certificate.not_valid_after_utc
 
     def satisfies(
         self, request: x509.CertificateSigningRequest, names: Collection[str], until: dt.datetime
@@ -158,7 +151,7 @@ def parse_signed(entry: Any) -> Signed | None:
         return None
     pem = str(entry.get("certificate") or "")
     certificate = parse_certificate(pem)
-    return Signed(str(entry["id"]), pem, certificate) if certificate else None
+    return Signed(str(entry["id"]), certificate, pem) if certificate else None
 
 
 def list_certificates(api: CloudflareApi, zone: Zone) -> list[Signed]:

@@ -49,12 +49,11 @@ notes:
   - Authenticated Origin Pulls need the zone's SSL mode Full or Full (strict).
 seealso:
   - module: community.crypto.x509_certificate_pipe
-  - module: screen_flow.live.cloudflare_zone
-extends_documentation_fragment:
-  - screen_flow.live.cloudflare
-  - screen_flow.live.attributes
-author:
-  - screen-flow developers (@screen-flow)
+  - name: Authenticated Origin Pulls
+    description: Cloudflare's documentation of the feature.
+    link: https://developers.cloudflare.com/ssl/origin-configuration/authenticated-origin-pull/
+extends_documentation_fragment: [screen_flow.live.cloudflare, screen_flow.live.attributes]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -104,6 +103,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cloudflare.certificates import (
     PERMISSION,
+    StoredCertificate,
     is_issued_by,
     parse_certificate,
     read_certificate,
@@ -120,18 +120,11 @@ POLL_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class ClientCertificate:
-    """A managed client certificate at Cloudflare."""
+class ClientCertificate(StoredCertificate):
+    """A managed client certificate."""
 
-    id: str
     status: str
     """As Cloudflare names it: active, pending_deployment and so on."""
-    certificate: x509.Certificate
-
-    @property
-    def expires(self) -> dt.datetime:
-        """End of its validity, in UTC."""
-        return self.certificate.not_valid_after_utc
 
 
 class Pulls:
@@ -158,7 +151,7 @@ class Pulls:
         certificate = parse_certificate(entry.get("certificate"))
         if certificate is None or not is_issued_by(certificate, self.authority):
             return None
-        return ClientCertificate(str(entry.get("id")), str(entry.get("status", "active")), certificate)
+        return ClientCertificate(str(entry.get("id")), certificate, str(entry.get("status", "active")))
 
     def is_enabled(self) -> bool:
         """Return whether the edge presents a certificate."""

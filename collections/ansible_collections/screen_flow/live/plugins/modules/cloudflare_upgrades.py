@@ -23,15 +23,12 @@ requirements:
 notes:
   - The token needs Analytics Read.
   - In check mode the numbers are queried too, since nothing changes at Cloudflare; no chart is drawn.
-extends_documentation_fragment:
-  - screen_flow.live.cloudflare
-  - screen_flow.live.attributes.read_only
+extends_documentation_fragment: [screen_flow.live.cloudflare, screen_flow.live.attributes.read_only]
 attributes:
   idempotent:
     support: partial
     details: The numbers change every hour. An unchanged chart is not written again.
-author:
-  - screen-flow developers (@screen-flow)
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

@@ -118,11 +118,8 @@ notes:
 seealso:
   - module: screen_flow.live.cloudflare_origin_ca_certificate
   - module: screen_flow.live.cloudflare_origin_pulls
-extends_documentation_fragment:
-  - screen_flow.live.cloudflare
-  - screen_flow.live.attributes
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.cloudflare, screen_flow.live.attributes]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

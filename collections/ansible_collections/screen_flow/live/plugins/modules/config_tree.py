@@ -87,10 +87,8 @@ notes:
 seealso:
   - module: ansible.builtin.template
   - module: ansible.builtin.copy
-extends_documentation_fragment:
-  - screen_flow.live.attributes
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.attributes]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -156,6 +154,16 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 Change = dict[str, Any]
+FILE_OPTIONS = {
+    "path": {"type": "str", "required": True},
+    "content": {"type": "str", "required": True},
+    "mode": {"type": "str", "default": "0644"},
+    "once": {"type": "bool", "default": False},
+}
+LINK_OPTIONS = {
+    "target": {"type": "str", "required": True},
+    "path": {"type": "str", "required": True},
+}
 
 
 def resolve(root: Path, name: str) -> Path:
@@ -281,26 +289,8 @@ def main() -> None:
             "root": {"type": "path", "required": True},
             "mode": {"type": "str", "default": "0755"},
             "owner": {"type": "int", "default": 0},
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "content": {"type": "str", "required": True},
-                    "mode": {"type": "str", "default": "0644"},
-                    "once": {"type": "bool", "default": False},
-                },
-            },
-            "links": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "target": {"type": "str", "required": True},
-                    "path": {"type": "str", "required": True},
-                },
-            },
+            "files": {"type": "list", "elements": "dict", "default": [], "options": FILE_OPTIONS},
+            "links": {"type": "list", "elements": "dict", "default": [], "options": LINK_OPTIONS},
             "absent": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "str"},
         },

@@ -48,10 +48,8 @@ notes:
   - It runs in check mode too, because it must only read.
 seealso:
   - module: ansible.builtin.command
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

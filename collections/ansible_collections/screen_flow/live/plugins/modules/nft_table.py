@@ -58,8 +58,7 @@ seealso:
   - name: nftables wiki
     description: Documentation of nft and its rules.
     link: https://wiki.nftables.org/
-extends_documentation_fragment:
-  - screen_flow.live.attributes
+extends_documentation_fragment: [screen_flow.live.attributes]
 attributes:
   check_mode:
     support: full
@@ -67,8 +66,7 @@ attributes:
   idempotent:
     support: partial
     details: V(kept) fails if no rules are pending.
-author:
-  - screen-flow developers (@screen-flow)
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

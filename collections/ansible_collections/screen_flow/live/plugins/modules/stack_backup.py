@@ -43,8 +43,7 @@ notes:
 seealso:
   - module: community.docker.docker_compose_v2
   - module: ansible.builtin.fetch
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
+extends_documentation_fragment: [screen_flow.live.attributes.read_only]
 attributes:
   check_mode:
     support: full
@@ -52,8 +51,7 @@ attributes:
   idempotent:
     support: none
     details: Each save is the data of another moment; each restore replaces the current data.
-author:
-  - screen-flow developers (@screen-flow)
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

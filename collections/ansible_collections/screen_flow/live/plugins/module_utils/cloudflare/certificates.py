@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -20,6 +22,19 @@ except ImportError:
     IMPORT_ERROR = traceback.format_exc()
 
 PERMISSION = "SSL and Certificates Write"
+
+
+@dataclass(frozen=True)
+class StoredCertificate:
+    """A certificate at Cloudflare, and Cloudflare's id of it."""
+
+    id: str
+    certificate: x509.Certificate
+
+    @property
+    def expires(self) -> dt.datetime:
+        """End of its validity, in UTC."""
+        return self.certificate.not_valid_after_utc
 
 
 def require_cryptography(module: AnsibleModule) -> None:
