@@ -23,14 +23,14 @@ RETRY_AT_ONCE = {"retry-after-ms": "1"}
 GUIDE = {"ssl": "full", "websockets": True, "rocket_loader": False}
 CACHE = {
     "phase": "http_request_cache_settings",
-    "ref": "ours",
+    "ref": "managed",
     "action": "set_cache_settings",
     "action_parameters": {"cache": False},
     "expression": 'starts_with(http.request.uri.path, "/ws/")',
 }
 CONFIG = {
     "phase": "http_config_settings",
-    "ref": "ours",
+    "ref": "managed",
     "action": "set_config",
     "action_parameters": {"rocket_loader": False, "polish": "off"},
     "expression": 'starts_with(http.request.uri.path, "/ws/")',

@@ -93,7 +93,7 @@ def test_a_record_removed_by_another_client_meanwhile(run, cloudflare):
                 "name": "www.example.com",
                 "records": [{"type": "CNAME", "content": "a.b"}, *SITE_DNS["records"]],
             },
-            "give it alone",
+            "must be the only one",
         ),
     ],
 )

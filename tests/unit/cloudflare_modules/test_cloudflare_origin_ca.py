@@ -34,7 +34,7 @@ def request(names=(NAME,), key=None):
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
-def good(cloudflare):
+def valid(cloudflare):
     """Return the certificates that are signed and not revoked."""
     return [found for found in cloudflare.zone.origin_ca.all if "revoked_at" not in found]
 
@@ -47,7 +47,7 @@ def test_a_certificate_is_signed_for_the_requests_key(run, cloudflare):
     left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
     assert dt.timedelta(days=89) < left <= dt.timedelta(days=90)
     assert result["changed"]
-    assert result["certificate_id"] == good(cloudflare)[0]["id"]
+    assert result["certificate_id"] == valid(cloudflare)[0]["id"]
     assert NAME in result["diff"]["after"]
 
 
@@ -76,7 +76,7 @@ def test_check_mode_signs_nothing(run, cloudflare):
     result = run(check=True, csr=request(), hostnames=[NAME])
     assert result["changed"]
     assert "certificate" not in result
-    assert good(cloudflare) == []
+    assert valid(cloudflare) == []
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_certificate_that_ends_soon_is_renewed(run, cloudflare, renew_days, si
     run(csr=csr, hostnames=[NAME], days=90)
     result = run(csr=csr, hostnames=[NAME], days=365, renew_days=renew_days)
     assert result["changed"] is signs
-    assert len(good(cloudflare)) == 1 + signs
+    assert len(valid(cloudflare)) == 1 + signs
 
 
 def test_a_certificate_for_other_names_or_another_key_does_not_fit(run, cloudflare):
@@ -95,7 +95,7 @@ def test_a_certificate_for_other_names_or_another_key_does_not_fit(run, cloudfla
     run(csr=request(key=key), hostnames=["other.example.com"])
     assert run(csr=request(key=key), hostnames=[NAME])["changed"]
     assert run(csr=request(), hostnames=[NAME])["changed"]
-    assert len(good(cloudflare)) == 3
+    assert len(valid(cloudflare)) == 3
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_lost_response_does_not_sign_twice(run, cloudflare, fault):
     cloudflare.api.faults.append(fault)
     result = run(csr=request(), hostnames=[NAME])
     assert result["changed"]
-    assert result["certificate"] == good(cloudflare)[0]["certificate"]
-    assert len(good(cloudflare)) == 1
+    assert result["certificate"] == valid(cloudflare)[0]["certificate"]
+    assert len(valid(cloudflare)) == 1
     assert cloudflare.writes("/certificates") == [("POST", "/certificates")]
     assert "lost" in warnings(result)
 
@@ -143,7 +143,7 @@ def test_a_run_that_ended_after_signing_is_completed_by_the_next(run, cloudflare
     assert result["failed"]
     assert "the next run searches for it first" in result["msg"]
     result = run(csr=csr, hostnames=[NAME])
-    assert (result["changed"], len(good(cloudflare))) == (False, 1)
+    assert (result["changed"], len(valid(cloudflare))) == (False, 1)
 
 
 def test_a_request_that_never_arrived_reports_that_nothing_was_signed(run, cloudflare):
@@ -158,9 +158,9 @@ def test_only_the_given_certificate_is_revoked(run, cloudflare):
     old = run(csr=request(), hostnames=[NAME])
     new = run(csr=request(), hostnames=[NAME])
     result = run(check=True, state="absent", certificate=old["certificate"])
-    assert (result["changed"], len(good(cloudflare))) == (True, 2)
+    assert (result["changed"], len(valid(cloudflare))) == (True, 2)
     assert run(state="absent", certificate=old["certificate"])["changed"]
-    assert [found["id"] for found in good(cloudflare)] == [new["certificate_id"]]
+    assert [found["id"] for found in valid(cloudflare)] == [new["certificate_id"]]
     assert not run(state="absent", certificate=old["certificate"])["changed"]
 
 
@@ -179,7 +179,7 @@ def test_invalid_input_is_named(run, cloudflare, arguments, message):
     result = run(**arguments)
     assert result["failed"]
     assert message in result["msg"]
-    assert good(cloudflare) == []
+    assert valid(cloudflare) == []
 
 
 def test_a_missing_permission_is_named(run, cloudflare):

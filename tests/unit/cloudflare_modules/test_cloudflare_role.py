@@ -104,7 +104,7 @@ def test_the_role_fails_with_the_message_and_without_the_token(play, cloudflare)
         ),
         ({"cloudflare_zone_api_token": ""}, "cloudflare_zone_api_token is empty; make one"),
         (
-            {"cloudflare_zone_api_token": "seen-by-nobody"},
+            {"cloudflare_zone_api_token": "a-malformed-token"},
             "cloudflare_zone_api_token is no API token; make one",
         ),
         (
@@ -128,7 +128,7 @@ def test_invalid_input_stops_at_validation(play, cloudflare, variables, words):
     run = play("-vvv", entry="validate", **variables)
     assert run.rc == 2
     assert words in run.text
-    assert "seen-by-nobody" not in run.text
+    assert "a-malformed-token" not in run.text
     assert not cloudflare.api.journal
 
 

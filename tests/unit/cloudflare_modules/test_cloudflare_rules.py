@@ -1,4 +1,4 @@
-"""cloudflare_zone: rules beside those of other clients, also while another client writes."""
+"""cloudflare_zone: rules among those of other clients, also while another client writes."""
 
 from random import Random
 
@@ -21,7 +21,7 @@ ENTRYPOINT = f"/phases/{CACHE['phase']}/entrypoint"
 def foreign(number, **more):
     """Return a cache rule of another client."""
     return {
-        "ref": f"theirs_{number}",
+        "ref": f"foreign_{number}",
         "action": "set_cache_settings",
         "action_parameters": {"cache": True},
         "expression": f'http.request.uri.path eq "/{number}"',
@@ -30,12 +30,12 @@ def foreign(number, **more):
     }
 
 
-def theirs(rules):
-    return [rule for rule in rules or [] if rule["ref"] != "ours"]
+def foreign_rules(rules):
+    return [rule for rule in rules or [] if rule["ref"] != "managed"]
 
 
-def ours(rules):
-    return next((rule for rule in rules or [] if rule["ref"] == "ours"), None)
+def managed_rule(rules):
+    return next((rule for rule in rules or [] if rule["ref"] == "managed"), None)
 
 
 def test_a_phase_without_ruleset_gets_one(run, cloudflare):
@@ -53,8 +53,8 @@ def test_a_rule_is_added_last_and_others_keep_content_and_order(run, cloudflare)
     before = cloudflare.rules()
     run(settings=None, rules=[CACHE])
     assert cloudflare.rules()[:2] == before
-    assert ours(cloudflare.rules()) is not None
-    result = run(settings=None, rules=[{"phase": CACHE["phase"], "ref": "ours", "state": "absent"}])
+    assert managed_rule(cloudflare.rules()) is not None
+    result = run(settings=None, rules=[{"phase": CACHE["phase"], "ref": "managed", "state": "absent"}])
     assert [change["difference"] for change in result["changes"]] == ["added"]
     assert cloudflare.rules() == before
 
@@ -87,7 +87,7 @@ def test_a_ruleset_created_between_read_and_write_is_kept(run, cloudflare):
         Fault.read({"path": "/rulesets$", "method": "POST", "skip": 1, "edits": [made]})
     )
     result = run(settings=None, rules=[CACHE])
-    assert [rule["ref"] for rule in cloudflare.rules()] == ["theirs_1", "ours"]
+    assert [rule["ref"] for rule in cloudflare.rules()] == ["foreign_1", "managed"]
     assert "Another client changed the rules" in warnings(result)
 
 
@@ -95,11 +95,11 @@ def test_a_client_that_keeps_editing_the_rule_is_reported(run, cloudflare):
     body = {**CACHE, "enabled": False}
     del body["phase"]
     cloudflare.edit_rules("PUT", ENTRYPOINT, {"rules": [body, foreign(1)]})
-    gone = {"method": "PUT", "path": "/zones/{zone}/rulesets" + ENTRYPOINT}
-    faults = [{"body": {"rules": [foreign(number), {**body, "ref": "ours"}]}} for number in range(9)]
+    replace = {"method": "PUT", "path": "/zones/{zone}/rulesets" + ENTRYPOINT}
+    faults = [{"body": {"rules": [foreign(number), {**body, "ref": "managed"}]}} for number in range(9)]
     for fault in faults:
         # Another client replaces the whole ruleset, and with it the rule's id, before each PATCH.
-        edits = [{**gone, "body": {"rules": []}}, {**gone, **fault}]
+        edits = [{**replace, "body": {"rules": []}}, {**replace, **fault}]
         cloudflare.api.faults.append(
             Fault.read({"path": "/rules/", "method": "PATCH", "times": 1, "skip": 0, "edits": edits})
         )
@@ -109,7 +109,7 @@ def test_a_client_that_keeps_editing_the_rule_is_reported(run, cloudflare):
 
 
 def test_an_invalid_rule_is_refused(refuses, cloudflare):
-    message = refuses("Can't write rule ours", settings=None, rules=[{**CACHE, "expression": "what?"}])
+    message = refuses("Can't write rule managed", settings=None, rules=[{**CACHE, "expression": "what?"}])
     assert "20127" in message
     assert cloudflare.rules() is None
 
@@ -154,7 +154,7 @@ def write_as_other_client(random, cloudflare):
 
 
 @pytest.mark.parametrize("block", range(10))
-def test_no_foreign_rule_is_lost_in_a_thousand_runs_beside_another_client(cloudflare, block):
+def test_no_foreign_rule_is_lost_in_a_thousand_runs_with_another_client(cloudflare, block):
     """After the run, the other client's rules are as its last write left them: content, order, versions."""
     zone = Zone(cloudflare.zone.id, "example.com")
     api = Interrupted(TOKEN, cloudflare.url)
@@ -166,7 +166,7 @@ def test_no_foreign_rule_is_lost_in_a_thousand_runs_beside_another_client(cloudf
             write_as_other_client(random, cloudflare)
         if random.random() < 0.5:
             own = {name: value for name, value in CACHE.items() if name != "phase"}
-            mixed = [*theirs(cloudflare.rules()), {**own, "enabled": random.random() < 0.5}]
+            mixed = [*foreign_rules(cloudflare.rules()), {**own, "enabled": random.random() < 0.5}]
             mixed = [
                 {key: rule[key] for key in {*own, "enabled", "description"} if key in rule} for rule in mixed
             ]
@@ -191,10 +191,10 @@ def test_no_foreign_rule_is_lost_in_a_thousand_runs_beside_another_client(cloudf
             refused += 1
         else:
             if resource.differs:
-                found = comparable(ours(cloudflare.rules()))
+                found = comparable(managed_rule(cloudflare.rules()))
                 assert found == resource.wanted, f"seed {seed}"
         conflicts += bool(rules.warnings)
-        assert theirs(cloudflare.rules()) == theirs(last[0]), f"seed {seed}"
+        assert foreign_rules(cloudflare.rules()) == foreign_rules(last[0]), f"seed {seed}"
     # Without conflicts the test would prove noresource.
     assert conflicts > 10
     assert refused < 20

@@ -100,7 +100,7 @@ def test_a_rule_that_the_plan_does_not_include(run, cloudflare):
     cloudflare.fail("/rulesets$", 400, (20000, "not entitled to use cache settings"), method="POST")
     result = run(**rule)
     assert "the zone's plan does not include it" in result["msg"]
-    assert [one["resource"] for one in result["unavailable"]] == ["rule ours"]
+    assert [one["resource"] for one in result["unavailable"]] == ["rule managed"]
     result = run(**rule, unavailable="tolerate")
     assert not result["changed"]
     assert "It stays as it is." in warnings(result)

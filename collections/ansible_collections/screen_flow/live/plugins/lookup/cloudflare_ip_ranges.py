@@ -12,7 +12,7 @@ description:
     without a request, so a variable with this lookup may be evaluated many times in a run.
   - Without a usable response the copy is used with a warning, whatever its age, and the next request is
     sent after a minute.
-  - A response that would lock Cloudflare out (no IPv4 network) or admit everybody (a network wider than /8,
+  - A response that would lock Cloudflare out (no IPv4 network) or admit anyone (a network wider than /8,
     or /16 for IPv6) fails the lookup, and the copy is kept.
 options:
   cache_file:
@@ -73,7 +73,7 @@ PAUSE_SECONDS = 60
 
 
 class NoResponseError(Exception):
-    """The API returned no list; the text is the sentence that says why."""
+    """The API returned no list; the text gives the cause and the remedy."""
 
 
 def validate(result: Any) -> dict[str, Any]:

@@ -279,7 +279,7 @@ def resource_types(api: CloudflareApi, zone: Zone, inputs: dict[str, Any]) -> li
 
 
 def needed_permissions(inputs: dict[str, Any]) -> list[str]:
-    """Return the permissions that a token needs, beside Zone Read, to read and write what is managed."""
+    """Return the permissions that the managed resources need, in addition to Zone Read."""
     needed = [PHASES[rule["phase"]] for rule in inputs["rules"] or []]
     if inputs["settings"] or inputs["argo"] is not None:
         needed.append(settings.PERMISSION)

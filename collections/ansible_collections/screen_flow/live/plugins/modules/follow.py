@@ -131,7 +131,7 @@ def start(module: AnsibleModule, argv: list[str], chdir: str | None, seconds: in
 
 def read(job: Path, offset: int, match: str) -> tuple[list[str], int, bool]:
     """Return the complete lines after `offset`, redacted; the new offset; and whether that was the last."""
-    # Checked before the read: whatever is printed in between is left to the next call.
+    # Checked before the read, so that output in between is left to the next call.
     ended = (job / "ended").exists()
     with (job / "output").open("rb") as output:
         output.seek(offset)

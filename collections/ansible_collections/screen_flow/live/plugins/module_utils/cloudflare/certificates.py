@@ -71,7 +71,7 @@ def read_request(pem: str, option: str) -> x509.CertificateSigningRequest:
 
 
 def to_pem(request: x509.CertificateSigningRequest) -> str:
-    """Return the signing request in PEM format, without what the user's text may hold beside it."""
+    """Return the signing request in PEM format, without any other text that the user's input holds."""
     return request.public_bytes(Encoding.PEM).decode()
 
 

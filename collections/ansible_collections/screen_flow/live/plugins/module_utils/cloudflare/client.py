@@ -1,6 +1,6 @@
 """A client of Cloudflare's API: the SDK's connection, retries and time-outs, and failures with a reason.
 
-Decision 0021 says which parts of the SDK are used, and why not the others.
+docs/decisions/0021 lists which parts of the SDK are used, and why the others are not.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ def validate_dns(dns: Mapping[str, Any], zone: str) -> None:
     """Raise CloudflareFailure for records that are not valid, before any request."""
     types = [record["type"] for record in dns["records"]]
     if "CNAME" in types and len(types) > 1:
-        raise invalid_input(f"dns gives {dns['name']} a CNAME beside other records: give it alone.")
+        raise invalid_input(
+            f"dns gives {dns['name']} a CNAME and other records: a CNAME must be the only one."
+        )
     for record in dns["records"]:
         try:
             address = ipaddress.ip_address(record["content"])

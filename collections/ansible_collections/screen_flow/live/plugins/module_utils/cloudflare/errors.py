@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 TOKENS_PAGE = "dash.cloudflare.com/profile/api-tokens"
 # What fails for no fault of the request is sent three times; the SDK waits up to 8 s between two attempts.
 RETRIES = 2
-# Cloudflare's rate limit blocks for 5 minutes; its documentation says so, not each response.
+# Cloudflare's rate limit blocks for 5 minutes, by its documentation; not every response gives the time.
 RATE_LIMIT_SECONDS = 300
 
 # The token is malformed or unknown. 9109 and 10000 also come for a valid token that lacks the permission.
@@ -47,7 +47,7 @@ class Reason(enum.StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
     TOKEN_DISABLED = "token_disabled"  # noqa: S105
     TOKEN_UNVERIFIED = "token_unverified"  # noqa: S105
-    """The token is wrong or lacks a permission; Cloudflare did not say which."""
+    """The token is wrong or lacks a permission; the responses do not show which."""
     PERMISSION = "permission"
     """The token is valid and lacks the permission."""
     NOT_ENTITLED = "not_entitled"
@@ -123,7 +123,7 @@ class Call:
     refusals: Mapping[int, Refusal] = field(default_factory=dict)
     """Cloudflare's error codes that have a meaning of their own for this request."""
     retries: int = RETRIES
-    """Attempts after the first where no response tells whether it was done; 0 for what must be sent once."""
+    """Retries after a failure that leaves open whether it was done; 0 for what must be sent only once."""
 
     @property
     def attempts(self) -> str:
@@ -133,7 +133,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP response, whatever it holds."""
+    """An HTTP response, not necessarily Cloudflare's."""
 
     status: int
     text: str
@@ -179,7 +179,7 @@ def error_entries(envelope: Mapping[str, Any] | None) -> list[ErrorEntry]:
 def classify(call: Call, reply: Reply, errors: Sequence[ErrorEntry]) -> Reason:
     """Return the reason for a response that reports no success.
 
-    TOKEN_UNVERIFIED where only a verification of the token can tell a bad token from a missing permission.
+    TOKEN_UNVERIFIED means that the token has to be verified: it is bad, or lacks a permission.
     """
     codes = {error.code for error in errors}
     if reply.status == 429:

@@ -1,4 +1,4 @@
-"""Rules in a zone's phases, each identified by its `ref`, beside rules that others manage.
+"""Rules in a zone's phases, each identified by its `ref`, among rules that others manage.
 
 Each managed rule is written by a request of its own, so that no other rule is ever sent back: what is
 added, changed or moved between the read and the write stays as it is. A phase's first ruleset is created by a

@@ -36,8 +36,8 @@ ARGO_REFUSALS = dict.fromkeys((1015, 1024, 1025, 1057), ARGO_NOT_ENTITLED)
 def normalize(value: Any, current: Any) -> Any:
     """Return a value from YAML in the form of the setting's current value.
 
-    True beside "off" becomes "on", 1.2 beside "1.0" becomes "1.2", and a mapping takes the keys that it lacks
-    from the current one. "zrt" is the form of "on" that tls_1_3 has while 0-RTT is on.
+    True becomes "on" where the current value is "off", 1.2 becomes "1.2" where it is "1.0", and a mapping
+    takes the keys that it lacks from the current one. "zrt" is what tls_1_3 has for "on" while 0-RTT is on.
     """
     if isinstance(value, bool) and not isinstance(current, bool):
         value = "on" if value else "off"
