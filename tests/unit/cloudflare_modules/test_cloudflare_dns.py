@@ -25,7 +25,7 @@ WANTED = [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True), ("TXT", "keep
 
 
 @pytest.mark.parametrize(
-    ("there", "how", "request_parts"),
+    ("existing", "difference", "batch_parts"),
     [
         ([], "missing", {"posts"}),
         ([("A", "192.0.2.1", True)], "changed", {"posts"}),
@@ -39,22 +39,22 @@ WANTED = [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True), ("TXT", "keep
         ),
     ],
 )
-def test_the_name_gets_its_records_and_others_keep_theirs(run, cloudflare, there, how, request_parts):
-    made = [
-        {"type": kind, "name": "www.example.com", "content": content, "proxied": proxied}
-        for kind, content, proxied in there
+def test_the_name_gets_its_records_and_others_are_kept(run, cloudflare, existing, difference, batch_parts):
+    records_before = [
+        {"type": record_type, "name": "www.example.com", "content": content, "proxied": proxied}
+        for record_type, content, proxied in existing
     ]
-    cloudflare.zone.dns.put([*OTHERS, *made])
-    before = [
+    cloudflare.zone.dns.put([*OTHERS, *records_before])
+    others = [
         one for one in cloudflare.zone.dns.all if one["name"] != "www.example.com" or one["type"] == "TXT"
     ]
     result = run(settings=None, dns=SITE_DNS)
-    assert [change["difference"] for change in result["changes"]] == [how]
+    assert [change["difference"] for change in result["changes"]] == [difference]
     assert records(cloudflare) == WANTED
-    assert [one for one in cloudflare.zone.dns.all if one in before] == before
+    assert [one for one in cloudflare.zone.dns.all if one in others] == others
     batches = [entry["body"] for entry in cloudflare.api.journal if entry["path"].endswith("/batch")]
     # The first checks the permission; the change itself is one request.
-    assert [set(body) for body in batches] == [{"posts"}, request_parts]
+    assert [set(body) for body in batches] == [{"posts"}, batch_parts]
     cloudflare.api.journal.clear()
     assert not run(settings=None, dns=SITE_DNS)["changed"]
     assert cloudflare.methods() == ["GET", "GET"]
