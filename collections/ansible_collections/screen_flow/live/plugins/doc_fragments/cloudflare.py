@@ -36,7 +36,7 @@ attributes:
     membership:
       - screen_flow.live.cloudflare
 requirements:
-  - cloudflare 5.9.0, on the machine that runs the module
+  - Python 3.11 or later and the Python package cloudflare 5.9.0, on the machine that runs the module
 notes:
   - The module sends its requests from the machine that runs it, usually by C(delegate_to=localhost).
 """
