@@ -234,7 +234,7 @@ def test_the_drift_playbook_exits_with_2_and_writes_its_findings_as_json(tmp_pat
 def test_a_zone_that_cannot_be_read_is_an_error_and_not_drift():
     blind = run("scripts/drift", cloudflare_zone_api_token="x" * 40)
     assert blind.returncode == 1
-    assert "does not know the API token" in blind.stderr
+    assert "does not recognize the API token" in blind.stderr
 
 
 def test_a_snapshot_restores_what_the_role_changed(tmp_path):
@@ -305,7 +305,7 @@ def test_a_rule_added_between_our_read_and_our_write_stays():
     try:
         met = converge()
         assert met.returncode == 0, met.stdout
-        assert "Somebody else changed the rules" in " ".join((met.stdout + met.stderr).split())
+        assert "Another client changed the rules" in " ".join((met.stdout + met.stderr).split())
         kept, own = rules(CACHE)
         assert (kept["ref"], kept["action_parameters"]) == ("theirs", {"cache": True})
         assert (own["ref"], own["enabled"]) == (ours["ref"], True)

@@ -139,7 +139,7 @@ def test_a_wrong_variable_stops_the_run_before_anything_changes(variable, value)
             "Zone other.example.com is unknown to Cloudflare",
         ),
         ({"site_cloudflare_api_token": ""}, "put the token into vault_cloudflare_zone_api_token"),
-        ({"site_cloudflare_api_token": "x" * 40}, "Cloudflare does not know the API token"),
+        ({"site_cloudflare_api_token": "x" * 40}, "Cloudflare does not recognize the API token"),
     ],
 )
 def test_a_zone_or_token_that_cloudflare_does_not_know_stops_the_run_before_anything_is_built(

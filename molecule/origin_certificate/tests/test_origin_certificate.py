@@ -236,7 +236,7 @@ def test_a_lost_answer_does_not_sign_twice(host):
     control("faults", "PUT", [{"path": "/certificates$", "method": "POST", "applied": True, "cut": True}])
     control("journal", "DELETE")
     run = converge()
-    assert "answer with the certificate was lost" in re.sub(r"\s+", " ", run.stdout + run.stderr)
+    assert "response with the certificate was lost" in re.sub(r"\s+", " ", run.stdout + run.stderr)
     assert writes().count(("POST", "/certificates")) == 1
     assert len(signed()) == before + 1
     assert presented(host) == x509.load_pem_x509_certificate(signed()[-1]["certificate"].encode())

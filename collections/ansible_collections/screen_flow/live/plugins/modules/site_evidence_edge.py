@@ -118,7 +118,8 @@ evidence:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cloudflare.client import API_BASE_URL, require_sdk
+from ..module_utils.cloudflare.client import API_BASE_URL
+from ..module_utils.cloudflare.module import require_sdk
 from ..module_utils.evidence.edge import Options, gather_edge
 from ..module_utils.probe.websocket import TARGET_SPEC
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ..cloudflare.client import Call, CloudflareApi, CloudflareFailure
+from ..cloudflare.client import Call, CloudflareApi, CloudflareFailure, Reason
 from ..probe.websocket import Result as Probed
 from ..probe.websocket import StageError, Target, connect, probe, read_target, resolve, start_tls
 from .document import Datum, Deadline, Missing, gather
@@ -168,9 +168,7 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
     if not options.api_token or not options.zone:
         raise Missing("no API token is given, so the zone was not asked (site_check_api_token).")
     try:
-        api = CloudflareApi(
-            options.api_token, options.api_base_url, answer_seconds=deadline.left(options.timeout)
-        )
+        api = CloudflareApi(options.api_token, options.api_base_url, timeout=deadline.left(options.timeout))
         found = api.find_zone(options.zone)
     except CloudflareFailure as error:
         # Not a missing datum alone: a token that has expired is a fault to be mended.
@@ -242,5 +240,9 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
 
 def refusal(error: CloudflareFailure) -> str:
     """Return how a token was refused: expired, disabled, refused, or unknown for any other failure."""
-    words = {"is expired": "expired", "is disabled": "disabled", "does not know the API token": "refused"}
-    return next((word for sign, word in words.items() if sign in str(error)), "unknown")
+    words = {
+        Reason.TOKEN_EXPIRED: "expired",
+        Reason.TOKEN_DISABLED: "disabled",
+        Reason.TOKEN_UNKNOWN: "refused",
+    }
+    return words.get(error.reason, "unknown")
