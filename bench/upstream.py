@@ -22,7 +22,7 @@ import httpx
 from app.sessions import COOKIE, issue
 from bench.load import Tally, connect_all, handshake
 from bench.stack import cpu_seconds, kernel, memory
-from tests.kit.app import wait_until
+from tests.kit.process import wait_until
 
 Way = Literal["port", "address", "socket"]
 WAYS: tuple[Way, ...] = ("port", "address", "socket")

@@ -16,7 +16,8 @@ import pypdf
 import pytest
 from fpdf import FPDF
 
-from tests.kit.app import Site, numbers, receive, wait_until
+from tests.kit.app import Site, numbers, receive
+from tests.kit.process import wait_until
 
 TEXT = """Curriculum Vitae
 Ada Lovelace

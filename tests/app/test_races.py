@@ -14,7 +14,8 @@ from redis.backoff import NoBackoff
 from app.events import channel, stream
 from app.hub import Hub, Listener
 from app.redis_password import from_url
-from tests.kit.app import RedisServer, Site, numbers, receive, wait_until
+from tests.kit.app import RedisServer, Site, numbers, receive
+from tests.kit.process import wait_until
 
 LATE = 0.4  # seconds
 

@@ -11,7 +11,8 @@ from redis.exceptions import NoPermissionError
 
 from app.redis_password import PasswordFile
 from tests.app.test_cvs import TEXT, finished, upload
-from tests.kit.app import RedisServer, Site, make_site, numbers, wait_until
+from tests.kit.app import RedisServer, Site, make_site, numbers
+from tests.kit.process import wait_until
 
 
 @pytest.fixture(scope="module")

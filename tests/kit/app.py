@@ -5,15 +5,10 @@ import contextlib
 import json
 import os
 import secrets
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import redis
@@ -24,68 +19,9 @@ from websockets.exceptions import ConnectionClosed
 from app.events import PUBLISH, channel, dump, stream
 from app.redis_password import from_url
 from app.sessions import COOKIE, issue
+from tests.kit.process import REPOSITORY, Process, free_port, wait_until
 
 ORIGIN = "https://screen-flow.test"
-REPOSITORY = Path(__file__).parents[2]
-T = TypeVar("T")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(what: str, probe: Callable[[], T], seconds: float = 20) -> T:
-    """Return the first true answer of `probe`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := probe():
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f"after {seconds} s not yet: {what}")
-
-
-class Process:
-    """A child that is started, ended and started again."""
-
-    def __init__(
-        self, *arguments: str, log: Path, env: dict[str, str] | None = None, cwd: Path = REPOSITORY
-    ) -> None:
-        self.arguments = arguments
-        self.cwd = cwd
-        self.log_file = log
-        self.env = env
-        self.child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log_file.open("ab") as log:
-            self.child = subprocess.Popen(
-                # Ends with us, also when we are killed.
-                ("setpriv", "--pdeathsig", "TERM", "--", *self.arguments),
-                stdout=log,
-                stderr=log,
-                env=self.env,
-                cwd=self.cwd,
-                start_new_session=True,
-            )
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End the child, with SIGKILL its own children too; return its status."""
-        assert self.child
-        if how == signal.SIGKILL:
-            os.killpg(self.child.pid, how)
-        else:
-            self.child.send_signal(how)
-        return self.child.wait(30)
-
-    def close(self) -> None:
-        if self.child and self.child.poll() is None:
-            self.end(signal.SIGKILL)
-
-    def log(self) -> str:
-        return self.log_file.read_text()
 
 
 class RedisServer(Process):

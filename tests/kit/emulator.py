@@ -7,18 +7,14 @@ import contextlib
 import datetime as dt
 import gzip
 import os
-import socket
 import ssl
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import uvicorn
 import websockets
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,14 +24,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from emulator.__main__ import Server
 from emulator.api import Api
 from emulator.certificates import Authority, EdgeTls, private_pem
 from emulator.control import application
 from emulator.edge import Edge, Ports
 from emulator.zone import Fresh, Zone
+from tests.kit.process import REPOSITORY, free_port, serve, wait_until
 
-ROOT = Path(__file__).parents[2]
 NAME = "screen-flow.localhost"
 TOKEN = "Test-token_" + "x" * 32
 PAGE = b"""<!doctype html><html><head><script>window.order = ["inline"]</script>
@@ -105,17 +100,10 @@ ORIGIN = Starlette(
 
 @contextlib.contextmanager
 def origin(certificate: Path | None = None) -> Iterator[int]:
-    """Run the origin on a free port, with TLS when there is a file of key and certificate."""
+    """Run the origin on a free port, with TLS when there is a file of key and certificate; yield the port."""
     tls = {"ssl_certfile": certificate, "ssl_keyfile": certificate} if certificate else {}
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn.Config(ORIGIN, log_config=None, lifespan="off", proxy_headers=False, **tls))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
+    with serve(ORIGIN, **tls) as port:
+        yield port
 
 
 @contextlib.asynccontextmanager
@@ -141,11 +129,6 @@ def refusal(answer: httpx.Response) -> tuple[int, int]:
     assert envelope["messages"] == []
     assert envelope["errors"][0]["message"]
     return answer.status_code, envelope["errors"][0]["code"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def certificate(
@@ -255,15 +238,17 @@ def process(folder: Path, *options: str) -> Iterator[Process]:
         command += [f"--{name}-port", str(port)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EMULATOR_")}
     with (folder / "log").open("w") as log:
-        running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
+        running = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=log)
     try:
         api = f"http://127.0.0.1:{ports['api']}"
-        for _ in range(100):
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{api}/healthz").raise_for_status()
-                break
+
+        def healthy() -> bool:
             assert running.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{api}/healthz").raise_for_status().is_success
+            return False
+
+        wait_until("the emulator is healthy", healthy, 10)
         yield Process(running.pid, api, ports["https"], ports["http"])
     finally:
         running.terminate()
