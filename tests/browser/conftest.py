@@ -1,27 +1,11 @@
-"""Debian's Chromium, opened as a person does."""
+"""Debian's Chromium, with one page per test."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-
-def launch(playwright: Playwright, **options: Any) -> Browser:
-    """Start Chromium; as root it needs --no-sandbox."""
-    return playwright.chromium.launch(
-        executable_path="/usr/bin/chromium",
-        args=[
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-        ],
-        **options,
-    )
+from tests.kit.browser import launch
 
 
 @pytest.fixture(scope="session")

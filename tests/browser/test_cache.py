@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Playwright, expect
 
-from tests.browser.conftest import launch
-from tests.kit.browser import sign_in
+from tests.kit.browser import launch, sign_in
 
 # Sees the page's sockets, and on its return what became of them and whether it came from the cache.
 WATCH = """

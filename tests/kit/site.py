@@ -12,23 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
 PROJECT = "/opt/screen-flow"
 # Runs in the worker's container, which outlives the faults: the api's own client would share the api's fate.
 PUBLISHER = Path(__file__).with_name("publisher.py").read_text()
-
-
-def play(playbook: str, *options: str, **variables: Any) -> "subprocess.CompletedProcess[str]":
-    """Run a playbook of this repository over the test machines; return the finished process."""
-    return subprocess.run(
-        (
-            "ansible-playbook", "--inventory=inventories/demo", f"--extra-vars={json.dumps(variables)}",
-            *options, playbook,
-        ),
-        cwd=REPOSITORY,
-        env=os.environ | {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True,
-    )  # fmt: skip
 
 
 def resolve_localhost(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kit.site import play
+from tests.kit.playbook import run_playbook
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
 PROJECT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_a_restored_backup_has_the_batches_and_the_uploads_that_wait(session, tm
         )
         assert uploaded.status_code == 202, uploaded.text
         kept = uploaded.json()["batch_id"]
-        backed_up = play("playbooks/backup.yml", backup_dir=str(tmp_path))
+        backed_up = run_playbook("playbooks/backup.yml", backup_dir=str(tmp_path))
         assert backed_up.returncode == 0, backed_up.stdout
         (backup,) = tmp_path.glob("*.tar.gz")
         assert backup.stat().st_mode & 0o077 == 0
@@ -62,7 +62,7 @@ def test_a_restored_backup_has_the_batches_and_the_uploads_that_wait(session, tm
         lost = later.json()["batch_id"]
         assert {kept, lost} <= batches(session).keys()
 
-        restored = play(
+        restored = run_playbook(
             "playbooks/backup_restore.yml", backup_file=str(backup), backup_dir=str(tmp_path), confirm="yes"
         )
         assert restored.returncode == 0, restored.stdout
@@ -80,10 +80,10 @@ def test_a_restored_backup_has_the_batches_and_the_uploads_that_wait(session, tm
 
 
 def test_nothing_is_restored_without_a_yes(tmp_path):
-    assert play("playbooks/backup.yml", backup_dir=str(tmp_path)).returncode == 0
+    assert run_playbook("playbooks/backup.yml", backup_dir=str(tmp_path)).returncode == 0
     (backup,) = tmp_path.glob("*.tar.gz")
     started = on_server("docker inspect --format '{{.State.StartedAt}}' screen-flow-redis-1")
-    asked = play("playbooks/backup_restore.yml", backup_file=str(backup), backup_dir=str(tmp_path))
+    asked = run_playbook("playbooks/backup_restore.yml", backup_file=str(backup), backup_dir=str(tmp_path))
     assert asked.returncode == 2
     assert "Nothing was changed." in asked.stdout
     assert on_server("docker inspect --format '{{.State.StartedAt}}' screen-flow-redis-1") == started
@@ -101,7 +101,7 @@ def test_nothing_is_restored_without_a_yes(tmp_path):
     ],
 )
 def test_a_wrong_input_is_named_and_changes_nothing(playbook, variable, value):
-    run = play(f"playbooks/{playbook}.yml", **{variable: value})
+    run = run_playbook(f"playbooks/{playbook}.yml", **{variable: value})
     assert run.returncode == 2
     assert f"{variable} is '{value}'" in " ".join(run.stdout.split())
     assert "changed=0" in run.stdout
@@ -109,20 +109,20 @@ def test_a_wrong_input_is_named_and_changes_nothing(playbook, variable, value):
 
 def test_maintenance_turns_people_and_sockets_away_and_lets_them_back(session):
     try:
-        assert play("playbooks/maintenance.yml", maintenance="on").returncode == 0
+        assert run_playbook("playbooks/maintenance.yml", maintenance="on").returncode == 0
         page = session.get("/")
         assert (page.status_code, page.headers["Retry-After"]) == (503, "120")
         assert "Back soon" in page.text
         assert session.get("/api/v1/cv-processing/ws/ada").status_code == 503
         # A second time does nothing: open sockets are not closed again.
-        assert "changed=0" in play("playbooks/maintenance.yml", maintenance="on").stdout
+        assert "changed=0" in run_playbook("playbooks/maintenance.yml", maintenance="on").stdout
     finally:
-        assert play("playbooks/maintenance.yml", maintenance="off").returncode == 0
+        assert run_playbook("playbooks/maintenance.yml", maintenance="off").returncode == 0
     assert session.get("/").status_code == 200
 
 
 def test_verify_reports_for_people_and_machines(tmp_path):
-    verified = play("playbooks/verify.yml", site_check_report_dir=str(tmp_path))
+    verified = run_playbook("playbooks/verify.yml", site_check_report_dir=str(tmp_path))
     assert verified.returncode == 0, verified.stdout
     found = json.loads((tmp_path / "verify.json").read_text())
     assert found["ok"]
@@ -140,8 +140,8 @@ def test_verify_reports_for_people_and_machines(tmp_path):
 def test_verify_of_one_layer_fails_with_what_is_wrong_there_only(session):
     on_server("docker compose stop worker")
     try:
-        assert play("playbooks/verify.yml", "--tags", "nginx").returncode == 0
-        api = play("playbooks/verify.yml", "--tags", "api")
+        assert run_playbook("playbooks/verify.yml", "--tags", "nginx").returncode == 0
+        api = run_playbook("playbooks/verify.yml", "--tags", "api")
     finally:
         on_server("docker compose up --detach --wait worker")
     assert api.returncode == 2

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.kit.site import play
+from tests.kit.playbook import run_playbook
 
 PROJECT = "/opt/screen-flow"
 
@@ -202,12 +202,12 @@ def test_the_api_may_open_a_file_for_each_socket(host):
 )
 def test_a_way_that_is_dead_is_mended(host, harm):
     host.run_expect([0], harm)
-    run = play("molecule/app_stack/converge.yml")
+    run = run_playbook("molecule/app_stack/converge.yml")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Make the api's container anew" in run.stdout
     assert status(host) == "200"
     test_the_api_is_ready(host)
-    assert "changed=0" in play("molecule/app_stack/converge.yml").stdout
+    assert "changed=0" in run_playbook("molecule/app_stack/converge.yml").stdout
 
 
 @pytest.mark.parametrize("image", ["app", "redis"])

@@ -9,7 +9,8 @@ import httpx
 import pytest
 import websockets
 
-from tests.kit.site import play, resolve_localhost
+from tests.kit.playbook import run_playbook
+from tests.kit.site import resolve_localhost
 
 CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
 
@@ -97,12 +98,12 @@ def test_redis_shows_events_as_in_the_guide(host):
 def test_a_stopped_api_fails_verify_and_is_named(host):
     host.run_expect([0], "cd /opt/screen-flow && docker compose stop api")
     try:
-        run = play("playbooks/verify.yml")
+        run = run_playbook("playbooks/verify.yml")
     finally:
         host.run_expect([0], "cd /opt/screen-flow && docker compose up --detach --wait api")
     assert run.returncode != 0
     assert "The first broken layer is api" in run.stdout
-    healthy = play("playbooks/verify.yml")
+    healthy = run_playbook("playbooks/verify.yml")
     assert healthy.returncode == 0, healthy.stdout
 
 
@@ -122,7 +123,7 @@ def test_a_stopped_api_fails_verify_and_is_named(host):
     ],
 )
 def test_a_wrong_variable_stops_the_run_before_anything_changes(variable, value):
-    run = play("site.yml", **{variable: value})
+    run = run_playbook("site.yml", **{variable: value})
     assert run.returncode != 0
     assert "rror rendering" not in run.stdout
     assert variable in run.stdout
@@ -145,7 +146,7 @@ def test_a_wrong_variable_stops_the_run_before_anything_changes(variable, value)
 def test_a_zone_or_token_that_cloudflare_does_not_know_stops_the_run_before_anything_is_built(
     variables, sentence
 ):
-    run = play("site.yml", **variables)
+    run = run_playbook("site.yml", **variables)
     assert run.returncode != 0
     assert sentence in " ".join(run.stdout.split())
     assert "PLAY [Provision the origin]" not in run.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.kit.site import play
+from tests.kit.playbook import run_playbook
 
 ROLE = Path(__file__).parents[3] / "roles/nginx"
 
@@ -107,7 +107,7 @@ def seen_by_the_api(host, port, path="/", headers=None, **other):
 
 def converge(check=True, **variables):
     """Run the scenario's converge again with other variables."""
-    run = play("molecule/nginx/converge.yml", **variables)
+    run = run_playbook("molecule/nginx/converge.yml", **variables)
     assert run.returncode == 0 or not check, run.stdout + run.stderr
     return run
 

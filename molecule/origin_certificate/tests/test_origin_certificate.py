@@ -16,7 +16,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from tests.kit.site import play
+from tests.kit.playbook import run_playbook
 
 PROJECT = Path(__file__).parents[3]
 STATE = Path(os.environ["TESTBED_STATE_DIR"])
@@ -67,7 +67,7 @@ def writes():
 
 
 def converge(*options, **variables):
-    run = play("molecule/origin_certificate/converge.yml", *options, **variables)
+    run = run_playbook("molecule/origin_certificate/converge.yml", *options, **variables)
     assert run.returncode == 0, run.stdout + run.stderr
     return run
 
@@ -75,7 +75,7 @@ def converge(*options, **variables):
 def switch_pulls(*options, on=True, **variables):
     # The stand-in for the api listens on its port alone.
     common = {"site_origin_pulls": on, "site_api_socket": False}
-    return play("playbooks/authenticated_origin_pulls.yml", *options, **common, **variables)
+    return run_playbook("playbooks/authenticated_origin_pulls.yml", *options, **common, **variables)
 
 
 def pulls(*options, on=True, **variables):
@@ -246,7 +246,7 @@ def test_replaces_key_and_certificate_and_revokes_the_old_without_a_failed_reque
     old_key = host.check_output(f"sha256sum {KEY}")
     old = presented(host)
     with visitors(client) as statuses:
-        run = play("playbooks/replace_origin_certificate.yml", "--extra-vars", "confirm=yes")
+        run = run_playbook("playbooks/replace_origin_certificate.yml", "--extra-vars", "confirm=yes")
     assert run.returncode == 0, run.stdout + run.stderr
     assert only_ok(statuses), statuses
     assert host.check_output(f"sha256sum {KEY}") != old_key
@@ -262,7 +262,7 @@ def test_strict_is_not_set_over_an_origin_that_does_not_show_its_certificate(hos
     control("settings", "PATCH", {"ssl": "full"})
     host.run_expect([0], "systemctl stop nginx")
     try:
-        run = play("playbooks/edge.yml")
+        run = run_playbook("playbooks/edge.yml")
         assert run.returncode != 0
         assert ssl_mode() == "full"
     finally:
@@ -275,13 +275,13 @@ def test_strict_is_not_set_over_an_origin_that_does_not_show_its_certificate(hos
         f"-keyout /dev/null -out {CERTIFICATE} 2>/dev/null",
     )
     try:
-        run = play("playbooks/edge.yml")
+        run = run_playbook("playbooks/edge.yml")
         assert run.returncode != 0
         assert "The origin does not show the certificate" in run.stdout
         assert ssl_mode() == "full"
     finally:
         host.run_expect([0], f"mv /root/kept {CERTIFICATE}")
-    assert play("playbooks/edge.yml").returncode == 0
+    assert run_playbook("playbooks/edge.yml").returncode == 0
     assert ssl_mode() == "strict"
 
 
@@ -302,7 +302,7 @@ def test_each_source_follows_another_without_a_failed_request(client, host, tmp_
         assert provided["origin_certificate_provided_key"].splitlines()[1] not in run.stdout + run.stderr
         # An authority that the server does not know is none that Full (strict) knows.
         host.run_expect([0], "rm /etc/ssl/certs/*.0")
-        refused = play("playbooks/edge.yml", **provided)
+        refused = run_playbook("playbooks/edge.yml", **provided)
         assert refused.returncode != 0
         assert "certificate" in refused.stdout.split("presented | Check the chain")[1]
         converge()
@@ -316,7 +316,7 @@ def test_each_source_follows_another_without_a_failed_request(client, host, tmp_
 def test_a_provided_certificate_for_another_name_changes_nothing(host, tmp_path):
     before = presented(host)
     key, certificate = self_made(tmp_path, "other.example.com")
-    run = play(
+    run = run_playbook(
         "molecule/origin_certificate/converge.yml",
         site_origin_certificate="provided",
         origin_certificate_provided=certificate,

@@ -15,7 +15,8 @@ import testinfra
 import websockets.asyncio.client
 import yaml
 
-from tests.kit.site import mtu, play
+from tests.kit.playbook import run_playbook
+from tests.kit.site import mtu
 
 PROJECT = Path(__file__).parents[3]
 BED = os.environ["TESTBED_NAME"]
@@ -150,7 +151,7 @@ def wait_until_the_site_works():
 
 def converge(*options, **variables):
     """Run the firewall's role again; return the finished process."""
-    return play("playbooks/origin.yml", "--tags=origin_firewall", *options, **variables)
+    return run_playbook("playbooks/origin.yml", "--tags=origin_firewall", *options, **variables)
 
 
 def sockets(host):
