@@ -21,10 +21,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.acceptance.conftest import COOKIE, CV, Site
-from tests.kit.site import Demo
+from tests.kit.cvs import SHORT
+from tests.kit.site import BATCHES, COOKIE, Demo, SiteClient
 
-BATCHES = "/api/v1/cv-processing/batches"
 BATCH = {"batch_id", "created_at", "status", "total", "done", "failed", "progress"}
 SPARE = {"pong", "heartbeat"}  # what comes between events
 
@@ -70,12 +69,12 @@ def told(answer: Any, status: int) -> str:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health(site: Site, path: str) -> None:
+def test_health(site: SiteClient, path: str) -> None:
     with site.http("") as http:
         assert http.get(path).status_code == 200
 
 
-def test_session_tells_who_is_signed_in(site: Site) -> None:
+def test_session_tells_who_is_signed_in(site: SiteClient) -> None:
     with site.http() as http:
         session = http.get("/api/v1/session").json()
     assert session.keys() == {"user_id", "demo_sign_in"}
@@ -83,16 +82,16 @@ def test_session_tells_who_is_signed_in(site: Site) -> None:
 
 
 @pytest.mark.parametrize("session", ["", "x.y.z", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."])
-def test_without_a_session_nothing_is_told(site: Site, session: str) -> None:
+def test_without_a_session_nothing_is_told(site: SiteClient, session: str) -> None:
     with site.http(session) as http:
         answer = http.get("/api/v1/session")
         told(answer, 401)
         assert isinstance(answer.json()["demo_sign_in"], bool)
         told(http.get(BATCHES), 401)
-        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 401)
+        told(http.post(BATCHES, files=[("files", ("ada.txt", SHORT))]), 401)
 
 
-def test_sign_in_is_the_demo_s_alone(site: Site) -> None:
+def test_sign_in_is_the_demo_s_alone(site: SiteClient) -> None:
     with site.http("") as http:
         demo = http.get("/api/v1/session").json()["demo_sign_in"]
         answer = http.post("/api/v1/session", json={"user_id": "acceptance"})
@@ -106,7 +105,7 @@ def test_sign_in_is_the_demo_s_alone(site: Site) -> None:
         assert {attribute.lower() for attribute in attributes} & {"samesite=lax", "samesite=strict"}
 
 
-def test_signing_out_takes_the_cookie_back(site: Site) -> None:
+def test_signing_out_takes_the_cookie_back(site: SiteClient) -> None:
     with site.http() as http:
         answer = http.delete("/api/v1/session")
     assert answer.status_code == 204
@@ -114,12 +113,12 @@ def test_signing_out_takes_the_cookie_back(site: Site) -> None:
     assert "max-age=0" in answer.headers["set-cookie"].lower()
 
 
-def test_foreign_page_changes_nothing(site: Site) -> None:
+def test_foreign_page_changes_nothing(site: SiteClient) -> None:
     with site.http(Origin="https://evil.example") as http:
-        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 403)
+        told(http.post(BATCHES, files=[("files", ("ada.txt", SHORT))]), 403)
 
 
-def test_batch_is_kept_and_listed_first(site: Site) -> None:
+def test_batch_is_kept_and_listed_first(site: SiteClient) -> None:
     first, second = site.upload("first.txt"), site.upload("second.txt", "third.txt")
     assert second.keys() == BATCH | {"cvs"}
     assert [cv["filename"] for cv in second["cvs"]] == ["second.txt", "third.txt"]
@@ -133,11 +132,11 @@ def test_batch_is_kept_and_listed_first(site: Site) -> None:
         told(http.get(f"{BATCHES}/none"), 404)
 
 
-def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: Site) -> None:
+def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: SiteClient) -> None:
     before = site.snapshot()["batches"]
     files = [
         ("photo.png", b"\x89PNG\r\n\x1a\n" + bytes(100)),
-        ("ada.txt", CV),
+        ("ada.txt", SHORT),
         ("song.mp3", b"ID3" + bytes(99)),
     ]
     with site.http() as http:
@@ -150,7 +149,7 @@ def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: Site) -> None:
     assert [batch["batch_id"] for batch in site.snapshot()["batches"]] == [b["batch_id"] for b in before]
 
 
-def test_body_over_50_mb_is_413(site: Site) -> None:
+def test_body_over_50_mb_is_413(site: SiteClient) -> None:
     """Said at once, by the length alone: some proxy may else take all of it first."""
     where = urlsplit(site.url)
     assert where.hostname
@@ -177,17 +176,17 @@ def test_body_over_50_mb_is_413(site: Site) -> None:
 # WebSocket
 
 
-async def test_ping_is_answered(site: Site) -> None:
-    site.settle()
+async def test_ping_is_answered(site: SiteClient) -> None:
+    site.wait_until_idle()
     async with site.socket() as connection:
         await connection.send("ping")
         async with asyncio.timeout(10):
             assert json.loads(await connection.recv()) == {"type": "pong"}
 
 
-async def test_heartbeat_comes_in_silence(site: Site) -> None:
+async def test_heartbeat_comes_in_silence(site: SiteClient) -> None:
     """Between the client's last word and 30 s with some room: what keeps the edge from hanging up."""
-    site.settle()
+    site.wait_until_idle()
     async with site.socket() as connection:
         begin = time.monotonic()
         async with asyncio.timeout(40):
@@ -195,7 +194,7 @@ async def test_heartbeat_comes_in_silence(site: Site) -> None:
         assert time.monotonic() - begin > 5
 
 
-async def test_progress_comes_live_on_every_socket(site: Site) -> None:
+async def test_progress_comes_live_on_every_socket(site: SiteClient) -> None:
     async with site.socket() as one, site.socket() as other:
         batch = site.upload("ada.txt", "grace.txt")
         events, again = await asyncio.gather(*(until_done(ws, batch["batch_id"]) for ws in (one, other)))
@@ -216,7 +215,7 @@ async def test_progress_comes_live_on_every_socket(site: Site) -> None:
     assert {name: events[-1][name] for name in BATCH} == {name: shown[name] for name in BATCH}
 
 
-async def test_what_was_missed_comes_in_order_and_once(site: Site) -> None:
+async def test_what_was_missed_comes_in_order_and_once(site: SiteClient) -> None:
     before = site.snapshot()["last_event_id"]
     async with site.socket(before) as connection:
         batch = site.upload("ada.txt", "grace.txt")
@@ -230,7 +229,7 @@ async def test_what_was_missed_comes_in_order_and_once(site: Site) -> None:
             assert json.loads(await connection.recv()) == {"type": "pong"}, "an event came twice"
 
 
-async def test_without_an_id_only_live_events_come(site: Site) -> None:
+async def test_without_an_id_only_live_events_come(site: SiteClient) -> None:
     async with site.socket(site.snapshot()["last_event_id"]) as connection:
         await until_done(connection, site.upload("before.txt")["batch_id"])
     async with site.socket() as connection:
@@ -240,25 +239,25 @@ async def test_without_an_id_only_live_events_come(site: Site) -> None:
 
 
 @pytest.mark.parametrize("last", ["", "x", "$", "1-1-1", "-", "99999999999999999999999999", "%00", "1%0A1"])
-async def test_malformed_last_id(site: Site, last: str) -> None:
+async def test_malformed_last_id(site: SiteClient, last: str) -> None:
     async with site.socket(last) as connection:
         assert await end(connection) == (4400, [])
 
 
 @pytest.mark.parametrize("session", ["", "x.y.z", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."])
-async def test_no_session(site: Site, session: str) -> None:
+async def test_no_session(site: SiteClient, session: str) -> None:
     async with site.socket(session=session) as connection:
         assert await end(connection) == (4401, [])
 
 
 @pytest.mark.parametrize("user", ["nobody-known", "*", "%20"])
-async def test_another_user_or_one_that_does_not_exist(site: Site, user: str) -> None:
+async def test_another_user_or_one_that_does_not_exist(site: SiteClient, user: str) -> None:
     async with site.socket(user=user) as connection:
         assert await end(connection) == (4403, [])
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
-async def test_foreign_origin(site: Site, origin: str) -> None:
+async def test_foreign_origin(site: SiteClient, origin: str) -> None:
     """nginx, where it knows the site's origins, refuses before the backend sees the handshake."""
     try:
         async with site.socket(origin=origin) as connection:
@@ -267,13 +266,13 @@ async def test_foreign_origin(site: Site, origin: str) -> None:
         assert refused.response.status_code == 403
 
 
-async def test_binary_frame(site: Site) -> None:
+async def test_binary_frame(site: SiteClient) -> None:
     async with site.socket() as connection:
         await connection.send(b"ping")
         assert await end(connection) == (1003, [])
 
 
-async def test_frame_over_64_kib(site: Site) -> None:
+async def test_frame_over_64_kib(site: SiteClient) -> None:
     async with site.socket(compression=None) as connection:
         await connection.send("x" * 65_536)
         await connection.send("ping")
@@ -284,7 +283,7 @@ async def test_frame_over_64_kib(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "ping"])
-async def test_flood(site: Site, kind: str) -> None:
+async def test_flood(site: SiteClient, kind: str) -> None:
     async with site.socket() as connection:
         with contextlib.suppress(ConnectionClosed):
             for number in range(1_000):
@@ -295,7 +294,7 @@ async def test_flood(site: Site, kind: str) -> None:
 # What only the demo's server can bring about
 
 
-async def test_redis_channel_shows_the_same_and_the_predecessor(site: Site, demo: Demo) -> None:
+async def test_redis_channel_shows_the_same_and_the_predecessor(site: SiteClient, demo: Demo) -> None:
     before = site.snapshot()["last_event_id"]
     async with site.socket(before) as connection:
         with demo.subscribed(site.user) as messages:
@@ -306,7 +305,7 @@ async def test_redis_channel_shows_the_same_and_the_predecessor(site: Site, demo
     assert shown == events
 
 
-async def test_history_that_no_longer_reaches_is_a_resync(site: Site, demo: Demo) -> None:
+async def test_history_that_no_longer_reaches_is_a_resync(site: SiteClient, demo: Demo) -> None:
     last = site.snapshot()["last_event_id"]
     with demo.publishing(site.user, 10_000, per_second=1e6) as publisher:
         publisher.wait(60)
