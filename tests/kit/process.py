@@ -17,6 +17,11 @@ REPOSITORY = Path(__file__).parents[2]
 T = TypeVar("T")
 
 
+def remote_script(name: str) -> str:
+    """Return one of the programs in tests/kit/remote, which run on the server under test by `python3 -c`."""
+    return (Path(__file__).parent / f"remote/{name}.py").read_text()
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as probe:

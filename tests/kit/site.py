@@ -17,15 +17,16 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.kit.control import EmulatorControl
 from tests.kit.cvs import SHORT
-from tests.kit.process import wait_until
+from tests.kit.process import remote_script, wait_until
 
 COOKIE = "__Host-screen-flow"
 BATCHES = "/api/v1/cv-processing/batches"
 # The folder of the site's compose project, on its server.
 PROJECT = "/opt/screen-flow"
 # Runs in the worker's container, which outlives the faults: the api's own client would share the api's fate.
-PUBLISHER = Path(__file__).with_name("publisher.py").read_text()
+PUBLISHER = remote_script("publisher")
 
 
 def resolve_localhost(patch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ class Demo:
 
     def __init__(self) -> None:
         self.container = os.environ["ORIGIN_CONTAINER"]
-        self.control = os.environ["EMULATOR_API_URL"].replace("/client/v4", "/_emulator")
+        self.control = EmulatorControl(os.environ["EMULATOR_API_URL"].removesuffix("/client/v4"))
 
     def run(self, *command: str) -> str:
         """Run a command on the server and return its output. Raises AssertionError with its errors."""
@@ -206,4 +207,4 @@ class Demo:
 
     def cut_edge(self) -> int:
         """Close every connection that the edge has; return how many there were."""
-        return int(httpx.post(f"{self.control}/edge/cut").raise_for_status().json()["cut"])
+        return int(self.control("POST", "edge/cut")["cut"])
