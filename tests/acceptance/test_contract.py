@@ -185,7 +185,7 @@ async def test_ping_is_answered(site: SiteClient) -> None:
 
 
 async def test_heartbeat_comes_in_silence(site: SiteClient) -> None:
-    """30 s after the client's last message, or sooner where the site sets that: it keeps the edge from closing."""
+    """30 s after the client's last message or, where the site is set so, sooner: before the edge closes."""
     site.wait_until_idle()
     begin = time.monotonic()
     async with site.socket() as connection:
