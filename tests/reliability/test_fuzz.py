@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
@@ -24,7 +24,7 @@ from tests.kit.site import Demo, SiteClient
 
 EXAMPLES = 25  # requests for each operation and mode
 SOCKETS = 150  # in each round of random frames
-SEED = 5
+SEED = 6
 RSS_BOUND = 4  # MiB that the api may keep after a round; the sockets of one, left open, hold more
 
 DOCUMENT = (
@@ -47,7 +47,6 @@ def test_no_generated_request_is_answered_with_5xx(demo: Demo, ada: SiteClient) 
     bounds = settings(
         max_examples=EXAMPLES,
         deadline=None,
-        derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -55,7 +54,7 @@ def test_no_generated_request_is_answered_with_5xx(demo: Demo, ada: SiteClient) 
         for mode in GenerationMode:
             try:
                 strategy = operation.ok().as_strategy(generation_mode=mode)
-                bounds(given(case=strategy)(call))()
+                seed(SEED)(bounds(given(case=strategy)(call)))()
             except Unsatisfiable:
                 # An operation without parameters has no invalid request.
                 assert mode is GenerationMode.NEGATIVE
