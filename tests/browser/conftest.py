@@ -23,7 +23,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(params=["light", "dark"])
 def page(request, browser: Browser):
-    """Open the site as a person does; the test certificate is accepted by hand, so here too."""
+    """A page in either colour scheme, which accepts the test certificate as a user would by hand."""
     context = browser.new_context(
         ignore_https_errors=True, color_scheme=request.param, viewport={"width": 1000, "height": 900}
     )
