@@ -21,8 +21,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.kit.cvs import SHORT
-from tests.kit.site import BATCHES, COOKIE, Demo, SiteClient
+from tests.kit.site import BATCHES, COOKIE, CV, Demo, SiteClient
 
 BATCH = {"batch_id", "created_at", "status", "total", "done", "failed", "progress"}
 SPARE = {"pong", "heartbeat"}  # what comes between events
@@ -88,7 +87,7 @@ def test_without_a_session_nothing_is_told(site: SiteClient, session: str) -> No
         told(answer, 401)
         assert isinstance(answer.json()["demo_sign_in"], bool)
         told(http.get(BATCHES), 401)
-        told(http.post(BATCHES, files=[("files", ("ada.txt", SHORT))]), 401)
+        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 401)
 
 
 def test_sign_in_is_the_demo_s_alone(site: SiteClient) -> None:
@@ -115,7 +114,7 @@ def test_signing_out_takes_the_cookie_back(site: SiteClient) -> None:
 
 def test_foreign_page_changes_nothing(site: SiteClient) -> None:
     with site.http(Origin="https://evil.example") as http:
-        told(http.post(BATCHES, files=[("files", ("ada.txt", SHORT))]), 403)
+        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 403)
 
 
 def test_batch_is_kept_and_listed_first(site: SiteClient) -> None:
@@ -136,7 +135,7 @@ def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: SiteClient) ->
     before = site.snapshot()["batches"]
     files = [
         ("photo.png", b"\x89PNG\r\n\x1a\n" + bytes(100)),
-        ("ada.txt", SHORT),
+        ("ada.txt", CV),
         ("song.mp3", b"ID3" + bytes(99)),
     ]
     with site.http() as http:

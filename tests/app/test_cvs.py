@@ -13,9 +13,26 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.app import Site, finished, numbers, receive, upload
-from tests.kit.cvs import RESULT, TEXT, endless_pdf, locked_pdf, pdf, slow_pdf, word, word_with
+from tests.kit.app import Site, numbers, receive
+from tests.kit.documents import (
+    TEXT,
+    endless_pdf,
+    finished,
+    locked_pdf,
+    pdf,
+    slow_pdf,
+    upload,
+    word,
+    word_with,
+)
 from tests.kit.process import wait_until
+
+RESULT = {
+    "name": "Ada Lovelace",
+    "email": "ada@example.com",
+    "phone": "+44 20 7946 0018",
+    "skills": ["C++", "Go", "PostgreSQL", "Python", "Redis"],
+}
 
 
 def one(site: Site, user: str, name: str, data: bytes) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from app.redis_password import PasswordFile
-from tests.kit.app import RedisServer, Site, finished, make_site, numbers, upload
-from tests.kit.cvs import TEXT
+from tests.kit.app import RedisServer, Site, make_site, numbers
+from tests.kit.documents import TEXT, finished, upload
 from tests.kit.process import wait_until
 
 

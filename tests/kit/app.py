@@ -184,25 +184,6 @@ async def close_code(connection: ClientConnection, seconds: float = 10) -> int |
     return connection.close_code
 
 
-def upload(site: Site, user: str, **files: bytes) -> httpx.Response:
-    """Upload files as one batch; "__" in a name stands for its dot."""
-    with site.http(user) as http:
-        return http.post(
-            "/batches", files=[("files", (name.replace("__", "."), data)) for name, data in files.items()]
-        )
-
-
-def finished(site: Site, user: str, batch_id: str) -> dict[str, Any]:
-    """Wait until the batch is done and return it."""
-    with site.http(user) as http:
-
-        def done() -> dict[str, Any]:
-            batch: dict[str, Any] = http.get(f"/batches/{batch_id}").json()
-            return batch if batch["status"] == "done" else {}
-
-        return wait_until(f"the batch is done\n{site.worker.log()[-3000:]}", done, seconds=40)
-
-
 def make_site(redis_server: RedisServer, folder: Path, **env: str) -> Site:
     """Return a site with keys and folders of its own."""
     for name in ("uploads", "tmp", "page"):

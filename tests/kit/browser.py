@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, Playwright, expect
 
-from tests.kit.cvs import pdf, word
+from tests.kit.documents import pdf, word
 
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts"
 

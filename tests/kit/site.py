@@ -18,11 +18,11 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.kit.control import EmulatorControl
-from tests.kit.cvs import SHORT
 from tests.kit.process import remote_script, wait_until
 
 COOKIE = "__Host-screen-flow"
 BATCHES = "/api/v1/cv-processing/batches"
+CV = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
 # The folder of the site's compose project, on its server.
 PROJECT = "/opt/screen-flow"
 # Runs in the worker's container, which outlives the faults: the api's own client would share the api's fate.
@@ -97,7 +97,7 @@ class SiteClient:
     def upload(self, *names: str) -> dict[str, Any]:
         """Upload small CVs under these names as one batch; return the batch."""
         with self.http() as http:
-            response = http.post(BATCHES, files=[("files", (name, SHORT, "text/plain")) for name in names])
+            response = http.post(BATCHES, files=[("files", (name, CV, "text/plain")) for name in names])
         assert response.status_code == 202, f"{response.status_code} {response.headers}\n{response.text}"
         return dict(response.json())
 

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from tests.kit.crowd import Crowd, LiveSocket
-from tests.kit.cvs import SHORT, slow_pdf
-from tests.kit.site import BATCHES, PROJECT, Demo, SiteClient
+from tests.kit.documents import slow_pdf
+from tests.kit.site import BATCHES, CV, PROJECT, Demo, SiteClient
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
 USERS, SOCKETS_EACH = 20, 10
@@ -83,7 +83,7 @@ class Load:
         async def upload() -> None:
             number = 0
             while not end.is_set():
-                await self.users[number % USERS].upload(self.http, SHORT)
+                await self.users[number % USERS].upload(self.http, CV)
                 number += 1
                 await asyncio.sleep(0.5)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.kit.cvs import locked_pdf, pdf, word_with
+from tests.kit.documents import locked_pdf, pdf, word_with
 from tests.kit.process import wait_until
 from tests.kit.site import BATCHES, Demo, SiteClient
 

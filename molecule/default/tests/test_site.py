@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.cvs import SHORT
 from tests.kit.playbook import changed, run_playbook, words
-from tests.kit.site import BATCHES, SiteClient
+from tests.kit.site import BATCHES, CV, SiteClient
 from tests.kit.testbed import SITE
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
@@ -27,7 +26,7 @@ async def test_progress_of_cvs_arrives_live(ada):
         with ada.http() as http:
             batch = http.post(
                 BATCHES,
-                files=[("files", ("ada.txt", SHORT)), ("files", ("broken.pdf", b"%PDF-1.7 broken"))],
+                files=[("files", ("ada.txt", CV)), ("files", ("broken.pdf", b"%PDF-1.7 broken"))],
             )
         assert batch.status_code == 202, batch.text
         events = []

@@ -1,28 +1,26 @@
-"""CVs as files: plain, encrypted, slow to read, and made to do harm."""
+"""CVs as PDF, Word and text files, also harmful ones, and what uploads them to an api under test."""
 
 import io
 import zipfile
+from typing import Any
 
 import docx
+import httpx
 import pypdf
 from fpdf import FPDF
+
+from tests.kit.app import Site
+from tests.kit.process import wait_until
 
 TEXT = """Curriculum Vitae
 Ada Lovelace
 ada@example.com | +44 20 7946 0018
 Skills: Python, C++, Redis, Go and PostgreSQL; we go on.
 """
-RESULT = {
-    "name": "Ada Lovelace",
-    "email": "ada@example.com",
-    "phone": "+44 20 7946 0018",
-    "skills": ["C++", "Go", "PostgreSQL", "Python", "Redis"],
-}
-SHORT = b"Ada Lovelace\nada@example.com\n+44 20 7946 0018\nSkills: Python, Redis, nginx\n"
 
 
 def pdf(text: str = TEXT, pages: int = 1) -> bytes:
-    """Return a PDF with the text on each of its pages."""
+    """Return a PDF with the text on each page."""
     document = FPDF()
     document.set_font("helvetica", size=12)
     for _ in range(pages):
@@ -32,7 +30,7 @@ def pdf(text: str = TEXT, pages: int = 1) -> bytes:
 
 
 def locked_pdf(password: str) -> bytes:
-    """Return a PDF that opens with the password only."""
+    """Return a PDF that needs the password to open; with an empty one only printing is restricted."""
     writer = pypdf.PdfWriter(io.BytesIO(pdf()))
     writer.encrypt(password, "owner", algorithm="AES-256")
     target = io.BytesIO()
@@ -41,7 +39,7 @@ def locked_pdf(password: str) -> bytes:
 
 
 def word(text: str = TEXT) -> bytes:
-    """Return a Word document: the text's second line is the page header, the rest a table."""
+    """Return a Word document with the name in the page header and the rest in a table."""
     document = docx.Document()
     _, name, *rest = text.splitlines()
     document.sections[0].header.paragraphs[0].text = name
@@ -69,7 +67,7 @@ def word_with(body: bytes) -> bytes:
 
 
 def endless_pdf(content: bytes) -> bytes:
-    """Return a small PDF whose only page unpacks to `content`."""
+    """Return a small PDF whose page unpacks to `content`."""
     writer = pypdf.PdfWriter(io.BytesIO(pdf()))
     page = writer.pages[0]
     page["/Contents"].get_object().set_data(b"BT /F1 1 Tf %s ET" % content)  # type: ignore
@@ -80,5 +78,24 @@ def endless_pdf(content: bytes) -> bytes:
 
 
 def slow_pdf() -> bytes:
-    """Return a PDF that takes the worker seconds to read."""
+    """Return a PDF that takes seconds to read."""
     return pdf("Ada Lovelace " * 250, pages=90)
+
+
+def upload(site: Site, user: str, **files: bytes) -> httpx.Response:
+    """Upload files as one batch; `__` in a name stands for a dot."""
+    with site.http(user) as http:
+        return http.post(
+            "/batches", files=[("files", (name.replace("__", "."), data)) for name, data in files.items()]
+        )
+
+
+def finished(site: Site, user: str, batch_id: str) -> dict[str, Any]:
+    """Return the batch once it is done."""
+    with site.http(user) as http:
+
+        def done() -> dict[str, Any]:
+            batch: dict[str, Any] = http.get(f"/batches/{batch_id}").json()
+            return batch if batch["status"] == "done" else {}
+
+        return wait_until(f"the batch is done\n{site.worker.log()[-3000:]}", done, seconds=40)
