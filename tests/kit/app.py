@@ -1,4 +1,4 @@
-"""The real thing on free ports: redis-server, the api and the worker, each a process of its own."""
+"""redis-server, the api and the worker on free ports, each a process of its own."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ ORIGIN = "https://screen-flow.test"
 
 
 class RedisServer(Process):
-    """A Redis whose every write is on disk before it is answered, unless `options` say otherwise.
+    """A Redis that syncs every write to disk before it answers, unless `options` override that.
 
-    It has the users of production: the processes under test are `app`, the tests `operator`.
+    It has production's users: the processes under test are `app`, the tests `operator`.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -55,20 +55,20 @@ class RedisServer(Process):
         return redis.Redis.from_url(**from_url(url, password_file), decode_responses=True, client_name="test")
 
     def start(self) -> None:
-        (self.folder / "operator").unlink(missing_ok=True)  # the last start's
+        (self.folder / "operator").unlink(missing_ok=True)  # left by the previous start
         super().start()
 
         def answers() -> bool:
             assert self.child and self.child.poll() is None, self.log()
             with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
-                self.client.connection_pool.disconnect()  # as somebody that the last start knew
+                self.client.connection_pool.disconnect()  # they authenticated before the restart
                 return bool(self.client.execute_command("PING"))
             return False
 
         wait_until("redis-server answers", answers)
 
     def publish(self, user: str, *numbers: int, **fields: Any) -> list[str]:
-        """Publish events with these numbers in one go; return their ids."""
+        """Publish events with these numbers in one pipeline; return their ids."""
         with self.client.pipeline(transaction=False) as pipe:
             for number in numbers:
                 event = {"type": "cv_progress", "time": "now", "number": number, **fields}
@@ -76,10 +76,10 @@ class RedisServer(Process):
             return list(pipe.execute())
 
     def cut(self) -> int:
-        """Cut everybody's connections but ours. Return how many there were."""
+        """Close all connections but the tests' own; return how many there were."""
         clients = self.client.client_list()
-        theirs = [client["id"] for client in clients if client["name"] != "test"]
-        return sum(int(self.client.execute_command("CLIENT", "KILL", "ID", ident)) for ident in theirs)
+        others = [client["id"] for client in clients if client["name"] != "test"]
+        return sum(int(self.client.execute_command("CLIENT", "KILL", "ID", ident)) for ident in others)
 
     def listeners(self, user: str) -> int:
         """Return how many processes are subscribed to the user's events."""
@@ -88,7 +88,7 @@ class RedisServer(Process):
 
 @dataclass
 class Site:
-    """The api, the worker beside it, and what a client needs. Neither is started."""
+    """The api and the worker, not yet started, and what a client of them needs."""
 
     redis: RedisServer
     folder: Path
@@ -121,7 +121,7 @@ class Site:
         return False
 
     def memory(self) -> int:
-        """Return the most bytes that the api has held in memory at once."""
+        """Return the peak of the api's resident memory in bytes."""
         assert self.api.child
         status = Path(f"/proc/{self.api.child.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -143,7 +143,7 @@ class Site:
         origin: str | None = ORIGIN,
         **more: Any,
     ) -> connect:
-        """Return a WebSocket of the user's, by default with the user's own session."""
+        """Return a WebSocket for the user, by default with the user's own session."""
         headers = {"Cookie": self.cookie(user) if cookie is None else cookie}
         if origin is not None:
             headers["Origin"] = origin
@@ -158,7 +158,7 @@ class Site:
 
 
 async def receive(connection: ClientConnection, seconds: float = 10) -> dict[str, Any]:
-    """Return the next message that is no heartbeat."""
+    """Return the next message that is not a heartbeat."""
     async with asyncio.timeout(seconds):
         while True:
             message = json.loads(await connection.recv())
@@ -167,7 +167,7 @@ async def receive(connection: ClientConnection, seconds: float = 10) -> dict[str
 
 
 async def numbers(connection: ClientConnection, until: int, seconds: float = 10) -> list[int]:
-    """Return the numbers of the events that come, up to the one numbered `until`."""
+    """Return the numbers of the events that arrive, up to `until`."""
     found: list[int] = []
     async with asyncio.timeout(seconds):
         while not found or found[-1] != until:

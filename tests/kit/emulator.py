@@ -1,4 +1,4 @@
-"""What the emulator's tests run: an edge, real origins on real sockets, and the emulator as a process."""
+"""The emulator under test: its edge in this process, real origins, and the emulator as a process."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def origin(certificate: Path | None = None) -> Iterator[int]:
 async def raw_origin(
     behave: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """Run a server that does with a connection what `behave` does."""
+    """Run a server that handles each connection by `behave`; yield its port."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -157,7 +157,7 @@ class Site:
         return ssl.create_default_context(cadata=self.edge.tls.edge_ca.pem.decode())
 
     def origin(self, http: int | None = None, https: int | None = None) -> None:
-        """Say which ports the origin is on; one that is not given refuses connections."""
+        """Set the origin's ports; one that is not given refuses connections."""
         self.edge.ports = Ports(
             public_http=self.http,
             public_https=self.https,
@@ -186,14 +186,14 @@ class Site:
         )
 
     async def closed(self) -> None:
-        """Wait until the edge has no connection left, 5 seconds at most."""
+        """Wait until the edge has no connection left, for 5 seconds at most."""
         async with asyncio.timeout(5):
-            while self.edge.describe()["connections"]:  # noqa: ASYNC110 - seen from outside, as a test must
+            while self.edge.describe()["connections"]:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the API with the right token."""
+        """Yield a client of the API with the valid token."""
         transport = httpx.ASGITransport(application(self.zone, self.api, self.edge))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers={"authorization": f"Bearer {TOKEN}"}
@@ -203,7 +203,7 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
-    """Run an edge before 127.0.0.1 with WebSockets on and Rocket Loader off, unless said otherwise."""
+    """Run an edge in front of 127.0.0.1, by default with WebSockets on and Rocket Loader off."""
     chosen = {"websockets": "on", "rocket_loader": "off", **settings}
     zone = Zone(folder / "zone.json", Fresh(NAME, settings=chosen, origins=["127.0.0.1"]))
     api = Api(zone, TOKEN)
@@ -219,7 +219,7 @@ async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
 
 @dataclass
 class Process:
-    """The emulator as its own process."""
+    """A running emulator: its process id, the URL of its API and its ports."""
 
     pid: int
     api: str
