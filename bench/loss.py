@@ -28,7 +28,8 @@ from websockets.typing import Origin
 from app.events import NO_EVENT
 from bench.figures import Figure, table
 from bench.stack import Design, Stack, running
-from tests.kit.app import ORIGIN, Process, free_port, wait_until
+from tests.kit.app import ORIGIN
+from tests.kit.process import Process, free_port, wait_until
 
 INTERVAL = 0.1  # seconds between two events of one user
 BEFORE, AFTER = 2.0, 3.0  # seconds of publishing before a fault and after it

@@ -12,7 +12,8 @@ import httpx
 import psutil
 
 from app.events import channel, dump, stream
-from tests.kit.app import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
+from tests.kit.app import RedisServer, Site, make_site
+from tests.kit.process import REPOSITORY, Process, free_port, wait_until
 from tests.kit.templates import rendered
 
 Design = Literal["guide", "floor", "ours"]

@@ -25,7 +25,8 @@ from bench.load import Tally, connect_all, handshake
 from bench.pages import Counts, Page, Timed
 from bench.stack import Stack, available, cpu_seconds, kernel, memory, peak_memory, running
 from bench.storm_table import Result
-from tests.kit.app import ORIGIN, REPOSITORY
+from tests.kit.app import ORIGIN
+from tests.kit.process import REPOSITORY
 
 STORM_LIMIT = 150.0  # seconds after which a storm is stopped, finished or not
 ARRIVAL_LIMIT = 30.0  # seconds that the last events may take

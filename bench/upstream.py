@@ -22,7 +22,7 @@ from app.sessions import COOKIE, issue
 from bench.figures import Figure, table
 from bench.load import Tally, connect_all, handshake
 from bench.stack import cpu_seconds, kernel, memory
-from tests.kit.app import wait_until
+from tests.kit.process import wait_until
 
 Upstream = Literal["port", "address", "socket"]
 UPSTREAMS: tuple[Upstream, ...] = ("port", "address", "socket")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.app import Site, numbers, receive, wait_until
+from tests.kit.app import Site, numbers, receive
 from tests.kit.documents import (
     TEXT,
     endless_pdf,
@@ -25,6 +25,7 @@ from tests.kit.documents import (
     word,
     word_with,
 )
+from tests.kit.process import wait_until
 
 RESULT = {
     "name": "Ada Lovelace",

@@ -7,7 +7,8 @@ import signal
 import time
 
 from app.events import stream
-from tests.kit.app import Site, close_code, numbers, receive, wait_until
+from tests.kit.app import Site, close_code, numbers, receive
+from tests.kit.process import wait_until
 
 
 async def test_live_event_has_the_published_shape(site: Site, user: str) -> None:

@@ -15,7 +15,8 @@ from app.events import channel, stream
 from app.hub import Hub
 from app.redis_password import from_url
 from app.room import Listener
-from tests.kit.app import RedisServer, Site, numbers, receive, wait_until
+from tests.kit.app import RedisServer, Site, numbers, receive
+from tests.kit.process import wait_until
 
 LATE = 0.4  # seconds
 

@@ -10,8 +10,9 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from app.redis_password import PasswordFile
-from tests.kit.app import RedisServer, Site, make_site, numbers, wait_until
+from tests.kit.app import RedisServer, Site, make_site, numbers
 from tests.kit.documents import TEXT, finished, upload
+from tests.kit.process import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from app.main import create_app
 from app.sessions import BadKeyFile, InvalidSession, Sessions, issue
 from app.settings import Settings
-from tests.kit.app import ORIGIN, REPOSITORY, Site, close_code, receive
+from tests.kit.app import ORIGIN, Site, close_code, receive
+from tests.kit.process import REPOSITORY
 
 KEY, OLD_KEY, PROBE_KEY = "k" * 40, "o" * 40, "p" * 40
 

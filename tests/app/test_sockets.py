@@ -12,7 +12,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.kit.app import ORIGIN, Site, close_code, numbers, receive, wait_until
+from tests.kit.app import ORIGIN, Site, close_code, numbers, receive
+from tests.kit.process import wait_until
 
 
 async def test_ping_is_answered(site: Site, user: str) -> None:

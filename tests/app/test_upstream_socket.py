@@ -18,7 +18,8 @@ import uvicorn
 import app.protocol
 from app.main import BACKLOG, PROXY, Forwarded, listen
 from bench.load import handshake
-from tests.kit.app import ORIGIN, REPOSITORY, Site, wait_until
+from tests.kit.app import ORIGIN, Site
+from tests.kit.process import REPOSITORY, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import schemathesis
 from schemathesis.openapi.checks import JsonSchemaError
 
 from emulator.zone import SETTINGS
-from tests.emulator.test_emulated_certificates import EC_KEY, wanted
 from tests.kit import emulator as kit
+from tests.kit.certificates import ec_key, origin_ca_order
 from tests.kit.cloudflare_description import described, description
 
 ZONE, SETTING, AUTOMATIC, RECORDS = (
@@ -189,9 +189,15 @@ def test_rulesets_are_as_described(schema: Any, api: httpx.Client, zone: str, ph
 
 @described
 def test_certificates_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
-    made = api.post("/certificates", json=wanted(EC_KEY))
+    made = api.post("/certificates", json=origin_ca_order(kit.NAME, ec_key()))
     fits(schema, CERTIFICATES, "POST", made)
-    fits(schema, CERTIFICATES, "POST", api.post("/certificates", json=wanted(EC_KEY, csr="no")), 400)
+    fits(
+        schema,
+        CERTIFICATES,
+        "POST",
+        api.post("/certificates", json=origin_ca_order(kit.NAME, ec_key(), csr="no")),
+        400,
+    )
     fits(schema, CERTIFICATES, "GET", api.get("/certificates", params={"zone_id": zone}))
     one = f"/certificates/{made.json()['result']['id']}"
     fits(schema, CERTIFICATE, "GET", api.get(one))

@@ -11,31 +11,22 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from emulator.certificates import Authority, private_pem
 from tests.kit import emulator as kit
+from tests.kit.certificates import Key, ec_key, origin_ca_order, rsa_key
 from tests.kit.emulator import refusal
-
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-def csr(key: Key, name: str = kit.NAME) -> str:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def wanted(key: Key, **more: Any) -> dict[str, Any]:
-    kind = "origin-ecc" if isinstance(key, ec.EllipticCurvePrivateKey) else "origin-rsa"
-    names = [kit.NAME, f"*.{kit.NAME}"]
-    return {"csr": csr(key), "hostnames": names, "request_type": kind, "requested_validity": 90, **more}
+    return origin_ca_order(kit.NAME, key, **more)
 
 
-EC_KEY = ec.generate_private_key(ec.SECP256R1())
-RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec_key()
+RSA_KEY = rsa_key()
 
 
 @pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["ecc", "rsa"])

@@ -3,21 +3,20 @@
 It runs over a site that is up (ORIGIN_CONTAINER and the rest of `.demo/…/env`), and leaves it healthy.
 """
 
-import asyncio
-import json
-import os
 import random
 import ssl
 import subprocess
-import threading
 import time
 from collections import Counter
 
 import pytest
 import websockets
+from anyio.from_thread import start_blocking_portal
 
 from tests.faults.faults import FAULTS, by_name, identifier, save
 from tests.faults.kit import PROJECT, WEBSOCKET_PATH, site_from_environment
+from tests.kit.crowd import Crowd, LiveSocket
+from tests.kit.playbook import run_playbook
 
 SEED = 20251206  # the guide's date
 SOCKETS = 200
@@ -106,68 +105,37 @@ def test_two_faults_are_both_named(site, score, pair):
     assert not problems, "\n".join(problems)
 
 
-class Crowd:
-    """Sockets through the edge that stay open, and come back when they are closed, as browsers do."""
+@pytest.fixture
+def crowd(site):
+    """Many live sockets through the edge, each with a ping every few seconds."""
+    tls = ssl.create_default_context(cafile=site.ca_file)
 
-    def __init__(self, site, count):
-        self.site, self.count, self.open, self.end = site, count, 0, threading.Event()
-        # A daemon: a crowd that never came together must not keep the run from ending.
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+    def open_socket(last):
+        return websockets.connect(
+            site.url.replace("https", "wss") + WEBSOCKET_PATH + "site-check-crowd",
+            ssl=tls, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
+            additional_headers={"Cookie": site.cookie("site-check-crowd")},
+        )  # fmt: skip
 
-    async def _one(self, context):
-        site, attempt = self.site, 0
-        while not self.end.is_set():
-            try:
-                async with websockets.connect(
-                    site.url.replace("https", "wss") + WEBSOCKET_PATH + "site-check-crowd",
-                    ssl=context, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
-                    additional_headers={"Cookie": site.cookie("site-check-crowd")},
-                ) as ws:  # fmt: skip
-                    self.open, attempt = self.open + 1, 0
-                    try:
-                        while not self.end.is_set():
-                            await ws.send("ping")
-                            await ws.recv()
-                            await asyncio.sleep(random.uniform(2, 4))
-                    finally:
-                        self.open -= 1
-            except (OSError, TimeoutError, websockets.WebSocketException):
-                # The page's own backoff, with a lower end.
-                await asyncio.sleep(random.uniform(0, 3 * 2**attempt))
-                attempt = min(attempt + 1, 2)
-
-    async def _run(self):
-        context = ssl.create_default_context(cafile=self.site.ca_file)
-        await asyncio.gather(*(self._one(context) for _ in range(self.count)))
-
-    def __enter__(self):
-        self.thread.start()
-        end = time.monotonic() + 60
-        while self.open < self.count:
-            assert time.monotonic() < end, f"{self.open} of {self.count} sockets are open"
-            time.sleep(0.2)
-        return self
-
-    def __exit__(self, *_):
-        self.end.set()
-        self.thread.join()
+    crowd = Crowd([LiveSocket(open_socket, ping_seconds=3) for _ in range(SOCKETS)])
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(crowd.connected()):
+        yield
 
 
-def test_a_busy_site_and_one_being_deployed_have_no_finding(site, score):
+def test_a_busy_site_and_one_being_deployed_have_no_finding(site, score, crowd):
     draw, problems = random.Random(SEED), []
-    with Crowd(site, SOCKETS):
-        for number in range(RUNS):
-            deployment = None
-            if number % 2:
-                deployment = subprocess.Popen(
-                    ["docker", "exec", site.container, "sh", "-c",
-                     "cd /opt/screen-flow && docker compose up --detach --force-recreate api"],
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
-                time.sleep(draw.uniform(0, 6))
-            problems += [f"run {number}: {problem}" for problem in judge(site.diagnose(), [], score)]
-            if deployment:
-                assert deployment.wait(60) == 0
+    for number in range(RUNS):
+        deployment = None
+        if number % 2:
+            deployment = subprocess.Popen(
+                ["docker", "exec", site.container, "sh", "-c",
+                 "cd /opt/screen-flow && docker compose up --detach --force-recreate api"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            time.sleep(draw.uniform(0, 6))
+        problems += [f"run {number}: {problem}" for problem in judge(site.diagnose(), [], score)]
+        if deployment:
+            assert deployment.wait(60) == 0
     site.compose("up --detach")
     site.healthy()
     assert not problems, "\n".join(problems)
@@ -176,12 +144,7 @@ def test_a_busy_site_and_one_being_deployed_have_no_finding(site, score):
 def play(**variables):
     """Run playbooks/diagnose.yml; return the finished process and its seconds."""
     start = time.monotonic()
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={PROJECT / 'inventories/demo'}",
-         str(PROJECT / "playbooks/diagnose.yml"), f"--extra-vars={json.dumps(variables)}"],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_playbook("playbooks/diagnose.yml", **variables)
     return done, time.monotonic() - start
 
 

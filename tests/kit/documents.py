@@ -9,7 +9,8 @@ import httpx
 import pypdf
 from fpdf import FPDF
 
-from tests.kit.app import Site, wait_until
+from tests.kit.app import Site
+from tests.kit.process import wait_until
 
 TEXT = """Curriculum Vitae
 Ada Lovelace

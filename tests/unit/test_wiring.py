@@ -4,11 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.kit.playbook import run_playbook
 
 PROJECT = Path(__file__).parents[2]
 WIRING = PROJECT / "playbooks/group_vars/all"
@@ -35,11 +36,9 @@ def value(inventory, variable, host="origin.example.com", folder=PROJECT):
     playbook = folder / f".test-wiring-{inventory.parent.name}.yml"
     playbook.write_text(json.dumps([{"hosts": host, "gather_facts": False, "tasks": [task]}]))
     try:
-        ran = subprocess.run(
-            ["ansible-playbook", "--inventory", inventory, playbook],
-            cwd=PROJECT, capture_output=True, text=True, check=False,
-            env=os.environ | {"ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
-        )  # fmt: skip
+        ran = run_playbook(
+            playbook, inventory=inventory, environment={"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+        )
     finally:
         playbook.unlink()
     assert ran.returncode == 0, ran.stdout + ran.stderr

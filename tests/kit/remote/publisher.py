@@ -1,6 +1,6 @@
-"""Publishes numbered events for a user: USER EVENTS PER_SECOND. Runs where the site's own code is.
+"""Publishes numbered events for a user: USER EVENTS PER_SECOND. Runs in a container with the app's code.
 
-Ends after so many events, or when its input does.
+It exits after so many events, or when its input is closed.
 """
 
 import json
@@ -22,7 +22,7 @@ while number < events:
     try:
         broker.client.eval(PUBLISH, 1, stream(user), channel(user), body)
     except RedisError:
-        # Gone or coming back. The event may have been stored; then it is there twice, and both count.
+        # Redis is restarting. The event may have been stored; then the stream has it twice, and both count.
         time.sleep(0.05)
         continue
     number += 1
