@@ -20,11 +20,8 @@ options:
     default: 10
 requirements:
   - websocket-client (Debian's python3-websocket) where a WebSocket URL is probed beyond V(tls)
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

@@ -27,10 +27,8 @@ options:
     default: 120
 requirements:
   - PyJWT (Debian's python3-jwt)
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: screen_flow.live.attributes.read_only
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

@@ -25,6 +25,14 @@ LINE_LENGTH = 300  # characters kept of each line
 
 Datum = dict[str, Any]
 
+# Argument spec of modules that judge the document; the doc fragment `evidence` documents it.
+DOCUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "site": {"type": "str", "required": True},
+    "expected": {"type": "dict", "required": True},
+    "server": {"type": "dict", "required": True},
+    "edge": {"type": "dict", "required": True},
+}
+
 
 class Missing(Exception):
     """A datum can't be collected: a sentence that says why, and the reason as an enum."""
@@ -36,6 +44,11 @@ class Missing(Exception):
     def datum(self) -> Datum:
         """Return the datum that stands for the missing value."""
         return {"missing": str(self), "reason": self.reason}
+
+
+def document_of(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """Return the document that a module's options give; `more` names other options that are parts of it."""
+    return {"format": FORMAT, **{part: given[part] for part in ("expected", "server", "edge", *more)}}
 
 
 def value(document: Mapping[str, Any], path: str) -> Any:
