@@ -151,11 +151,10 @@ Step = Callable[[Site], object]
 class Fault:
     """One fault, in the file of its layer.
 
-    `rule` is the rule that has to find it, and `cause` a part of the cause that the finding has to name.
+    `rule` is the rule that has to find it, and `cause` a part of the cause that the finding has to report.
     `touches` names what the fault changes: two faults that share it can't be made at once.
     """
 
-    name: str
     rule: str
     cause: str
     inject: Step

@@ -17,7 +17,7 @@ import pytest
 import websockets
 
 from tests.faults.kit import WEBSOCKET_PATH, Site
-from tests.faults.layers import FAULTS, by_name, identifier
+from tests.faults.layers import FAULTS, by_rule
 from tests.kit.site import REPOSITORY
 
 SEED = 20251206  # the guide's date
@@ -62,14 +62,14 @@ def judge(look, expected, score):
         finding = found.pop(fault.rule, None)
         if finding is None:
             score["missed"] += 1
-            problems.append(f"{fault.name}: missed")
+            problems.append(f"{fault.rule}: missed")
         elif (
             finding["layer"] != fault.layer
             or fault.cause not in finding["cause"]
             or not (REPOSITORY / f"docs/runbook/{finding['page']}.md").exists()
         ):
             score["wrong"] += 1
-            problems.append(f"{fault.name}: wrong, {finding}")
+            problems.append(f"{fault.rule}: wrong, {finding}")
         else:
             score["right"] += 1
     for finding in found.values():
@@ -78,7 +78,7 @@ def judge(look, expected, score):
     return problems
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=identifier)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.rule)
 def test_a_fault_is_named_and_then_healed(site, score, fault):
     try:
         fault.inject(site)
@@ -91,7 +91,7 @@ def test_a_fault_is_named_and_then_healed(site, score, fault):
     assert look.seconds < 20
 
 
-@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(map(identifier, pair)))
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(fault.rule for fault in pair))
 def test_two_faults_are_both_named(site, score, pair):
     made = []
     try:
@@ -182,7 +182,7 @@ def test_a_healthy_site_is_reported_in_time(site):
 
 
 def test_the_playbook_ends_in_time_when_layers_hang(site, capsys):
-    hung = by_name("api hung")
+    hung = by_rule("api_hangs")
     hung.inject(site)
     site.cloudflare("PUT", "faults", [{"path": ".", "times": 1000, "delay": 60}])
     try:

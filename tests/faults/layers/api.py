@@ -11,21 +11,21 @@ def without_heartbeat(site):
 
 FAULTS = [
     Fault(
-        "api stopped", "api_stopped", "api is stopped",
+        "api_stopped", "api is stopped",
         inject=stop("api"), heal=start_stack, touches={"api", "edge way"},
     ),
     Fault(
-        "api hung", "api_hangs", "hangs",
+        "api_hangs", "hangs",
         inject=shell("pkill -STOP -f 'app[.]main'"),
         heal=shell("pkill -CONT -f 'app[.]main'"),
         touches={"api", "edge way"},
     ),
     Fault(
-        "api without heartbeat in time", "no_heartbeat", "after 99 s",
+        "no_heartbeat", "after 99 s",
         inject=without_heartbeat, heal=start_stack, touches={"api"},
     ),
     Fault(
-        "upstream dead", "upstream_dead", "No such file",
+        "upstream_dead", "No such file",
         inject=shell(f"mv {SOCKET} {SOCKET}.away"),
         heal=shell(f"mv {SOCKET}.away {SOCKET}"),
         touches={"upstream", "api", "edge way"},

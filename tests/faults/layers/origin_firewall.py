@@ -10,12 +10,12 @@ def drop_edge(flag):
 
 FAULTS = [
     Fault(
-        "firewall too tight", "firewall_too_tight", "although nginx answers",
+        "firewall_too_tight", "although nginx answers",
         inject=drop_edge("-I"), heal=drop_edge("-D"),
         touches={"edge way", "api", "redis", "nginx", "files"},
     ),
     Fault(
-        "firewall too loose", "firewall_too_loose", "is not Cloudflare",
+        "firewall_too_loose", "is not Cloudflare",
         inject=shell("nft insert rule inet origin_firewall input tcp dport 443 accept"),
         heal=shell("systemctl reload origin-firewall"),
         touches={"firewall", "edge way", "nginx"},
