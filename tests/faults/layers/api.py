@@ -10,20 +10,14 @@ def without_heartbeat(site):
 
 
 FAULTS = [
-    Fault(
-        "api_stopped", "api is stopped",
-        inject=stop("api"), heal=start_stack, touches={"api", "edge way"},
-    ),
+    Fault("api_stopped", "api is stopped", stop("api"), start_stack, {"api", "edge way"}),
     Fault(
         "api_hangs", "hangs",
         inject=shell("pkill -STOP -f 'app[.]main'"),
         heal=shell("pkill -CONT -f 'app[.]main'"),
         touches={"api", "edge way"},
     ),
-    Fault(
-        "no_heartbeat", "after 99 s",
-        inject=without_heartbeat, heal=start_stack, touches={"api"},
-    ),
+    Fault("no_heartbeat", "after 99 s", without_heartbeat, start_stack, {"api"}),
     Fault(
         "upstream_dead", "No such file",
         inject=shell(f"mv {SOCKET} {SOCKET}.away"),

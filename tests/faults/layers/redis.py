@@ -9,10 +9,7 @@ def redis_cli(commands):
 
 
 FAULTS = [
-    Fault(
-        "redis_stopped", "redis is stopped",
-        inject=stop("redis"), heal=start_stack, touches={"redis"},
-    ),
+    Fault("redis_stopped", "redis is stopped", stop("redis"), start_stack, {"redis"}),
     Fault(
         "redis_full", "full",
         inject=redis_cli(ALLOW + "CONFIG SET maxmemory 900kb\n"),

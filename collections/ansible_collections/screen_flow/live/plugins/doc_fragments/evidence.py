@@ -22,4 +22,9 @@ options:
     description: Evidence from outside, from M(screen_flow.live.site_evidence_edge).
     type: dict
     required: true
+attributes:
+  idempotent:
+    description: Whether a second run with the same options changes nothing.
+    support: full
+    details: Files are a record of the run, not a part of the site; writing them does not count as a change.
 """

@@ -23,11 +23,6 @@ options:
     description: File for diagnosis and evidence as JSON. Its folder must exist. By default none is written.
     type: path
 extends_documentation_fragment: [screen_flow.live.evidence, screen_flow.live.attributes.read_only]
-attributes:
-  idempotent:
-    support: full
-    details: The file is a record of this run, not a part of the site, so writing it does not count as a
-      change.
 author: screen-flow developers (@screen-flow)
 """
 

@@ -35,10 +35,6 @@ attributes:
   check_mode:
     support: full
     details: In check mode nothing fails and nothing is written; RV(table) shows the state of the site.
-  idempotent:
-    support: full
-    details: The files are a record of this run, not a part of the site, so writing them does not count as a
-      change.
 author: screen-flow developers (@screen-flow)
 """
 
