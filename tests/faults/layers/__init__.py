@@ -1,4 +1,4 @@
-"""The faults by layer: how each is made on a healthy site, how it is healed, and what diagnosis must find."""
+"""The faults by layer: how each is injected into a healthy site and reverted, and what must be diagnosed."""
 
 import dataclasses
 

@@ -24,22 +24,22 @@ FAULTS = [
             edit(SITE, "/proxy_set_header Connection/d"),
             edit(CONF, r"/map \$http_upgrade \$connection_upgrade/,/}/d"),
         ),
-        heal=restore_nginx,
+        revert=restore_nginx,
         touches={"map"},
     ),
     Fault(
         "nginx_stopped", "is not running",
-        inject=shell("systemctl stop nginx"), heal=shell("systemctl start nginx"),
+        inject=shell("systemctl stop nginx"), revert=shell("systemctl start nginx"),
         touches={"nginx", "map", "location", "upstream", "certificate"},
     ),
     Fault(
         "nginx_configuration_invalid", "prox_pass",
-        inject=shell(f"sed -i 's/proxy_pass/prox_pass/' {SITE}"), heal=restore_nginx,
+        inject=shell(f"sed -i 's/proxy_pass/prox_pass/' {SITE}"), revert=restore_nginx,
         touches={"nginx", "map", "location", "upstream", "certificate"},
     ),
     Fault(
         "no_tls", "port 443",
-        inject=edit(SITE, "/listen.*443/d", "/ssl_reject_handshake/d"), heal=restore_nginx,
-        touches={"nginx", "certificate", "edge way"},
+        inject=edit(SITE, "/listen.*443/d", "/ssl_reject_handshake/d"), revert=restore_nginx,
+        touches={"nginx", "certificate", "edge path"},
     ),
 ]  # fmt: skip

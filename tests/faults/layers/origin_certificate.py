@@ -26,16 +26,16 @@ FAULTS = [
     Fault(
         "certificate_expired", "expired",
         inject=certificate("-not_before 20240101000000Z -not_after 20250101000000Z"),
-        heal=restore_nginx, touches={"certificate"},
+        revert=restore_nginx, touches={"certificate"},
     ),
     Fault(
         "certificate_other_name", "other.example.com",
         inject=certificate("-days 100", "other.example.com"),
-        heal=restore_nginx, touches={"certificate"},
+        revert=restore_nginx, touches={"certificate"},
     ),
     Fault(
         "key_mismatch", "does not belong",
         inject=shell(f"openssl ecparam -genkey -name prime256v1 -noout -out {KEY}"),
-        heal=restore_nginx, touches={"certificate", "nginx", "map", "location", "upstream"},
+        revert=restore_nginx, touches={"certificate", "nginx", "map", "location", "upstream"},
     ),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ def drop_edge(flag):
 ADMIT = "nft insert rule inet origin_firewall input tcp dport 443 accept"
 FAULTS = [
     Fault("firewall_too_tight", "although nginx answers", drop_edge("-I"), drop_edge("-D"),
-          {"edge way", "api", "redis", "nginx", "files"}),
+          {"edge path", "api", "redis", "nginx", "files"}),
     Fault("firewall_too_loose", "is not Cloudflare", shell(ADMIT), shell("systemctl reload origin-firewall"),
-          {"firewall", "edge way", "nginx"}),
+          {"firewall", "edge path", "nginx"}),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ FAULTS = [
     Fault(
         "page_opens_ws", "ws://screen-flow",
         inject=edit_in("api", PAGE, f"s|</body>|{SCRIPT}</body>|"),
-        heal=edit_in("api", PAGE, "s|<script>new WebSocket[^<]*</script>||"),
-        touches={"api", "edge way", "nginx", "dns", "ssl", "setting", "page", "redis"},
+        revert=edit_in("api", PAGE, "s|<script>new WebSocket[^<]*</script>||"),
+        touches={"api", "edge path", "nginx", "dns", "ssl", "setting", "page", "redis"},
     ),
 ]  # fmt: skip

@@ -13,13 +13,13 @@ FAULTS = [
     Fault(
         "redis_full", "full",
         inject=redis_cli(ALLOW + "CONFIG SET maxmemory 900kb\n"),
-        heal=lambda site: site.redis_cli(f"CONFIG SET maxmemory {site.saved['maxmemory']}\nACL LOAD\n"),
+        revert=lambda site: site.redis_cli(f"CONFIG SET maxmemory {site.saved['maxmemory']}\nACL LOAD\n"),
         touches={"redis"},
     ),
     Fault(
         "redis_password", "refuses the password",
         inject=redis_cli("ACL SETUSER app resetpass >wrong\nCLIENT KILL USER app\n"),
-        heal=redis_cli("ACL LOAD\n"),
+        revert=redis_cli("ACL LOAD\n"),
         touches={"redis", "api", "worker"},
     ),
 ]  # fmt: skip

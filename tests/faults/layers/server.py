@@ -6,7 +6,7 @@ FAULTS = [
         inject=lambda site: site.sh(
             "mount -t tmpfs -o size=1m tmpfs /var/log/nginx; cat /dev/zero >/var/log/nginx/full", check=False
         ),
-        heal=shell("umount -l /var/log/nginx && systemctl reload nginx"),
+        revert=shell("umount -l /var/log/nginx && systemctl reload nginx"),
         touches={"disk", "nginx"},
     ),
     Fault(
@@ -16,15 +16,15 @@ FAULTS = [
             "runuser -u www-data -- prlimit --pid $p --nofile=$n: ; done"
         ),
         # A worker without a free file may miss the reload and go on.
-        heal=shell("systemctl restart nginx; sleep 0.3"),
-        touches={"files", "nginx", "edge way"},
+        revert=shell("systemctl restart nginx; sleep 0.3"),
+        touches={"files", "nginx", "edge path"},
     ),
     Fault(
         "clock_skew", "ahead of",
         inject=shell(
             "printf '+1h' >/etc/faketimerc; ls /usr/lib/*/faketime/libfaketime.so.1 >/etc/ld.so.preload"
         ),
-        heal=shell("rm -f /etc/ld.so.preload /etc/faketimerc"),
+        revert=shell("rm -f /etc/ld.so.preload /etc/faketimerc"),
         touches={"clock", "certificate"},
     ),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ FAULTS = [
     Fault(
         "other_channel", "user:site-check:event,",
         inject=edit_in("worker", EVENTS, 's/:events"/:event"/'),
-        heal=edit_in("worker", EVENTS, 's/:event"/:events"/'),
+        revert=edit_in("worker", EVENTS, 's/:event"/:events"/'),
         touches={"worker", "redis"},
     ),
 ]  # fmt: skip

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: diagnose the site from the evidence, for people and for machines."""
+"""Ansible module: diagnose the site from the evidence, as text and as data."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ look_again:
   type: bool
   returned: always
 text:
-  description: The diagnosis as text for people.
+  description: The diagnosis as text for a terminal.
   type: str
   returned: always
 """

@@ -85,7 +85,7 @@ results:
         on success.
       type: str
     error:
-      description: The same in one sentence for people; empty on success.
+      description: The same as a sentence; empty on success.
       type: str
     status:
       description: The HTTP status, or null without a response.

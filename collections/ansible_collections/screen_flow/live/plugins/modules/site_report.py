@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: check the deployment checklist against the evidence, for people and for machines."""
+"""Ansible module: check the deployment checklist against the evidence; table, JSON and JUnit."""
 
 from __future__ import annotations
 

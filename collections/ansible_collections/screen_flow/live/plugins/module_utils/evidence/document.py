@@ -7,7 +7,7 @@ The document is a JSON object that verify's checks and diagnose's rules both rea
      "server": {NAME: DATUM, ...},      # collected on the server by module site_evidence_server
      "edge": {NAME: DATUM, ...}}        # collected on the control node by module site_evidence_edge
 
-A datum is `{"value": VALUE}`, or `{"missing": "a sentence for people", "reason": ENUM}`; nothing is guessed.
+A datum is `{"value": VALUE}`, or `{"missing": "a sentence", "reason": ENUM}`; nothing is guessed.
 ENUM is `deadline` (no result in time), `internal` (a bug), a reason of probe/stages.py, or `unavailable`. The
 RETURN of the two modules describes each NAME. No datum contains a secret: log lines are redacted, and of a
 container's environment only named variables are kept.
