@@ -29,7 +29,7 @@ def variables(request):
 
 
 def lay_out(render, folder, variables):
-    """Render the whole tree into a folder, as the role lays it out; return the folder."""
+    """Render the configuration into a folder, laid out as by the role; return the folder."""
     for path, template in {
         "nginx.conf": "nginx.conf.j2",
         "upstreams/screen-flow.conf": "upstream.conf.j2",
@@ -62,7 +62,7 @@ def long_timeouts(text):
     return {name: int(seconds) for name, seconds in timeouts if int(seconds) > 75}
 
 
-def test_gixy_finds_nothing_that_is_not_waived(tree):
+def test_gixy_reports_only_waived_findings(tree):
     found = {finding["plugin"]: finding for finding in scan(tree)}
     assert not found.keys() - WAIVED.keys(), found
 
