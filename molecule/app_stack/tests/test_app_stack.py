@@ -31,6 +31,12 @@ def test_logs_are_bounded_and_containers_outlive_the_engine(host):
     }
 
 
+def test_what_the_owner_set_in_the_daemon_configuration_is_kept(host):
+    info = json.loads(host.run_expect([0], "docker info --format '{{json .}}'").stdout)
+    assert info["DockerRootDir"] == "/var/lib/docker/owner"
+    assert info["Labels"] == ["owner=somebody"]
+
+
 def test_three_services_are_healthy(containers):
     health = {name: container["State"]["Health"]["Status"] for name, container in containers.items()}
     assert health == {"api": "healthy", "worker": "healthy", "redis": "healthy"}
