@@ -128,8 +128,8 @@ def test_listens_on_both_families(host, port):
     assert host.socket(f"tcp://:::{port}").is_listening
 
 
-def test_only_our_site_is_enabled(host):
-    assert host.file("/etc/nginx/sites-enabled").listdir() == ["screen-flow"]
+def test_the_default_site_is_not_enabled(host):
+    assert host.file("/etc/nginx/sites-enabled").listdir() == ["screen-flow", "shop"]
     assert (
         host.file("/etc/nginx/sites-enabled/screen-flow").linked_to
         == "/etc/nginx/sites-available/screen-flow"
