@@ -71,13 +71,13 @@ def test_a_missing_docker_command_is_named(installed):
     finally:
         installed.output(f"mv /srv/docker {docker}")
     assert done.returncode == 1
-    assert "there is no docker command" in done.stdout
+    assert "docker command not found" in done.stdout
 
 
 def test_an_engine_that_does_not_answer_is_named_with_its_reason(installed):
     done = installed.run("setpriv --reuid=65534 --clear-groups scripts/setup engine")
     assert done.returncode == 1
-    assert "Docker Engine does not answer you" in done.stdout
+    assert "cannot connect to Docker Engine" in done.stdout
     assert "permission denied" in done.stdout
 
 

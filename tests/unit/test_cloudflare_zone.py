@@ -1055,28 +1055,28 @@ def test_the_role_fails_with_the_sentence_and_without_the_token(play, fault):
     [
         (
             {"cloudflare_zone_name": "my site.com"},
-            "cloudflare_zone_name is 'my site.com'; give one domain name",
+            "cloudflare_zone_name is 'my site.com'; use one domain name",
         ),
-        ({"cloudflare_zone_api_token": ""}, "cloudflare_zone_api_token is empty; make one"),
+        ({"cloudflare_zone_api_token": ""}, "cloudflare_zone_api_token is empty; create one"),
         (
             {"cloudflare_zone_api_token": "seen-by-nobody"},
-            "cloudflare_zone_api_token is no API token; make one",
+            "cloudflare_zone_api_token is not a valid API token; create one",
         ),
         (
             {"cloudflare_zone_api_base_url": "http://192.0.2.1/"},
-            "is 'http://192.0.2.1/'; give an https:// address",
+            "is 'http://192.0.2.1/'; use an https:// URL",
         ),
         (
             {"cloudflare_zone_ssl": "half"},
             "value of cloudflare_zone_ssl must be one of: off, flexible, full, strict",
         ),
         ({"cloudflare_zone_websockets": "maybe"}, "cloudflare_zone_websockets"),
-        ({"cloudflare_zone_host": "www.example.org"}, "give the zone's name or a host name in it"),
-        ({"cloudflare_zone_websocket_path": 'ws"'}, "give a path that begins with a slash"),
+        ({"cloudflare_zone_host": "www.example.org"}, "use the zone's name or a host name in it"),
+        ({"cloudflare_zone_websocket_path": 'ws"'}, "use a path that begins with a slash"),
         ({"cloudflare_zone_settings": {"ssl": "off"}}, "cloudflare_zone_settings names ssl"),
         ({"cloudflare_zone_origin_addresses": ["192.0.2.0/24"]}, "without a prefix length"),
-        ({"cloudflare_zone_wait_seconds": -1}, "give 0 or more"),
-        ({"cloudflare_zone_drift_file": "drift.json"}, "give absolute paths"),
+        ({"cloudflare_zone_wait_seconds": -1}, "use 0 or more"),
+        ({"cloudflare_zone_drift_file": "drift.json"}, "use absolute paths"),
     ],
 )
 def test_bad_input_stops_at_validation(play, cloudflare, variables, words):

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,16 @@ def test_the_index_of_decisions_accounts_for_every_number():
     for first, last in re.findall(r"(?m)^\| (\d{4}) to (\d{4}) \|", index):
         numbers |= set(range(int(first), int(last) + 1))
     assert numbers == set(range(1, max(numbers) + 1))
+
+
+def test_author_and_license_are_the_same_everywhere():
+    copyright_line = re.search(r"(?m)^Copyright \(c\) \d{4} (.*)$", (PROJECT / "LICENSE").read_text())
+    author = copyright_line[1]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert ([one["name"] for one in project["authors"]], project["license"]) == ([author], "MIT")
+    collection = PROJECT / "collections/ansible_collections/screen_flow/live"
+    assert (collection / "LICENSE").read_text() == (PROJECT / "LICENSE").read_text()
+    assert yaml.safe_load((collection / "galaxy.yml").read_text())["authors"] == [author]
+    for meta in (PROJECT / "roles").glob("*/meta/main.yml"):
+        info = yaml.safe_load(meta.read_text())["galaxy_info"]
+        assert (info["author"], info["license"]) == (author, "MIT"), meta

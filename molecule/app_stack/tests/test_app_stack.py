@@ -210,7 +210,7 @@ def test_a_way_that_is_dead_is_mended(host, harm):
     host.run_expect([0], harm)
     run = play("molecule/app_stack/converge.yml")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "Make the api's container anew" in run.stdout
+    assert "Recreate the api's container" in run.stdout
     assert status(host) == "200"
     test_the_api_is_ready(host)
     assert "changed=0" in play("molecule/app_stack/converge.yml").stdout

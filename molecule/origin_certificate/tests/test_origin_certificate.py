@@ -277,7 +277,7 @@ def test_strict_is_not_set_over_an_origin_that_does_not_show_its_certificate(hos
     try:
         run = play("playbooks/edge.yml")
         assert run.returncode != 0
-        assert "The origin does not show the certificate" in run.stdout
+        assert "The origin does not present the certificate" in run.stdout
         assert ssl_mode() == "full"
     finally:
         host.run_expect([0], f"mv /root/kept {CERTIFICATE}")
@@ -324,7 +324,7 @@ def test_a_provided_certificate_for_another_name_changes_nothing(host, tmp_path)
     )
     assert run.returncode != 0
     said = re.sub(r"\s+", " ", run.stdout)
-    assert f"is for DNS:other.example.com; give one that covers {NAME}" in said, said
+    assert f"is for DNS:other.example.com; use one that covers {NAME}" in said, said
     assert key.splitlines()[1] not in run.stdout
     assert presented(host) == before
 
@@ -358,7 +358,7 @@ def test_off_and_on_again_also_over_an_edge_that_shows_nothing_without_a_failed_
         for _ in range(2):
             run = switch_pulls(authenticated_origin_pulls_deploy_seconds=5)
             assert run.returncode != 0
-            assert "The edge does not show its certificate" in run.stdout
+            assert "The edge does not present its certificate" in run.stdout
             assert knock(origin_address) == 200
         control("settings", "PATCH", {"ssl": "strict"})
         pulls(on=True)
