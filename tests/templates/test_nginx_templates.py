@@ -162,6 +162,24 @@ def test_nothing_is_included_by_a_pattern(render):
         assert "*" not in "".join(re.findall(r"include (.*);", render("nginx", template)))
 
 
+def test_a_server_without_ipv6_has_no_listener_on_it(render):
+    names = {"nginx_server_names": ["www.example.com"]}
+    assert "[::]:443" in render("nginx", "site.conf.j2", **names)
+    assert "[::]" not in render("nginx", "site.conf.j2", nginx_listen_ipv6=False, **names)
+
+
+def test_what_else_nginx_serves_is_included_where_it_belongs(render):
+    text = render(
+        "nginx",
+        "nginx.conf.j2",
+        nginx_main_includes=["modules-enabled/50-mod-stream.conf"],
+        nginx_http_includes=["conf.d/shop.conf"],
+    )
+    top, http = text.split("\nhttp {", 1)
+    assert "\ninclude modules-enabled/50-mod-stream.conf;" in top
+    assert "\n    include conf.d/shop.conf;" in http
+
+
 def test_a_misspelt_variable_fails(render):
     with pytest.raises(AnsibleUndefinedVariable, match="nginx_upstream_server"):
         render(

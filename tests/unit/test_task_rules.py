@@ -114,3 +114,14 @@ def test_no_task_of_such_a_play_becomes_root():
     inside = [task for task in TASKS if task.around and task.around[0].get("become") is False]
     assert inside
     assert not [str(task) for task in inside if task.item.get("become")]
+
+
+APT = [task for task in TASKS if "ansible.builtin.apt" in task.item and "roles" in task.file.parts]
+
+
+@pytest.mark.parametrize("task", APT, ids=str)
+def test_apt_removes_nothing_and_waits_for_its_lock(task):
+    """A new server's first upgrades hold the lock for minutes."""
+    arguments = task.item["ansible.builtin.apt"]
+    assert arguments["lock_timeout"] == 600
+    assert arguments["fail_on_autoremove"]

@@ -22,7 +22,7 @@ def test_listens_on_both_families(host):
 
 
 def test_only_the_site_is_enabled(host):
-    assert host.file("/etc/nginx/sites-enabled").listdir() == ["screen-flow"]
+    assert host.file("/etc/nginx/sites-enabled").listdir() == ["screen-flow", "shop"]
     link = host.file("/etc/nginx/sites-enabled/screen-flow")
     assert link.linked_to == "/etc/nginx/sites-available/screen-flow"
 
