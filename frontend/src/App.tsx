@@ -8,7 +8,8 @@ import { getSession, type Session } from "@/utils/api";
 /** Milliseconds between two tries while the server does not say who is signed in. */
 const RETRY = 3_000;
 
-export function App() {
+/** @param signInFailure why the sign-in that led here failed; empty when it did not */
+export function App({ signInFailure }: { readonly signInFailure: string }) {
   const { session, problem, ask } = useSession();
   const userId = session?.userId ?? null;
 
@@ -20,7 +21,7 @@ export function App() {
   }, [userId, ask]);
 
   if (session !== null && userId !== null) {
-    return <Workspace key={userId} userId={userId} demoSignIn={session.demoSignIn} onSessionChange={ask} />;
+    return <Workspace key={userId} userId={userId} onSessionChange={ask} />;
   }
   return (
     <main className="gate">
@@ -31,7 +32,7 @@ export function App() {
             {problem === "" ? "One moment…" : `${problem} This page asks again by itself.`}
           </output>
         ) : (
-          <SignIn demo={session.demoSignIn} onSignedIn={ask} />
+          <SignIn demo={session.demoSignIn} url={session.signInUrl} failure={signInFailure} onSignedIn={ask} />
         )}
       </div>
     </main>

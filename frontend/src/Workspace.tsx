@@ -29,7 +29,6 @@ const NOTICE_AFTER = 2_000;
 
 interface WorkspaceProps {
   readonly userId: string;
-  readonly demoSignIn: boolean;
   /** The session ended or may have: ask the server who is signed in. */
   readonly onSessionChange: () => void;
 }
@@ -42,7 +41,6 @@ export function Workspace(props: WorkspaceProps) {
 
 function Connected({
   userId,
-  demoSignIn,
   onSessionChange,
   onReconnect,
 }: WorkspaceProps & { readonly onReconnect: () => void }) {
@@ -68,11 +66,9 @@ function Connected({
           {CONNECTION_LABEL[connection]}
         </span>
         <span className="who">{userId}</span>
-        {demoSignIn && (
-          <button type="button" className="button quiet" onClick={() => void leave()}>
-            Sign out
-          </button>
-        )}
+        <button type="button" className="button quiet" onClick={() => void leave()}>
+          Sign out
+        </button>
       </header>
       <main className="page" data-testid="workspace" data-last-event-id={lastEventId}>
         <h1 className="visually-hidden">CVs of {userId}</h1>

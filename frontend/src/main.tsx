@@ -3,11 +3,16 @@ import { createRoot } from "react-dom/client";
 
 import { App } from "@/src/App";
 import "@/src/style.css";
+import { completeSignIn } from "@/utils/signIn";
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("index.html has no element #root to render into.");
+const signInFailure = await completeSignIn().then(
+  () => "",
+  (error: unknown) => (error instanceof Error ? error.message : String(error)),
+);
 createRoot(root).render(
   <StrictMode>
-    <App />
+    <App signInFailure={signInFailure} />
   </StrictMode>,
 );

@@ -159,9 +159,10 @@ def public_jwk(key: PrivateKey, **members: Any) -> dict[str, Any]:
 class IdentityProvider:
     """The npm package oidc-provider, installed from its lock file, as a process behind TLS."""
 
-    CALLBACK = "https://screen-flow.test/"
-
-    def __init__(self, authority: Authority, folder: Path) -> None:
+    def __init__(
+        self, authority: Authority, folder: Path, callback: str = "https://screen-flow.test/"
+    ) -> None:
+        self.callback = callback
         self.port = free_port()
         self.issuer = f"https://localhost:{self.port}"
         self.http = httpx.Client(verify=ssl.create_default_context(cafile=str(authority.ca)))
@@ -178,7 +179,7 @@ class IdentityProvider:
                     "client_id": f"screen-flow-{algorithm}",
                     "token_endpoint_auth_method": "none",
                     "application_type": "web",
-                    "redirect_uris": [self.CALLBACK],
+                    "redirect_uris": [self.callback],
                     "response_types": ["code", "id_token"],
                     "grant_types": ["authorization_code", "implicit"],
                     "id_token_signed_response_alg": algorithm,
@@ -238,7 +239,7 @@ class IdentityProvider:
         digest = hashlib.sha256(verifier.encode()).digest()
         query = {
             "client_id": client,
-            "redirect_uri": self.CALLBACK,
+            "redirect_uri": self.callback,
             "scope": "openid",
             "response_type": flow,
             "nonce": secrets.token_hex(8),
@@ -250,7 +251,7 @@ class IdentityProvider:
         answer = self.http.get(f"{self.issuer}/auth", params=query)
         for _ in range(10):
             target = answer.headers.get("location")
-            if target and target.startswith(self.CALLBACK):
+            if target and target.startswith(self.callback):
                 break
             if target:
                 answer = self.http.get(urljoin(str(answer.url), target))
@@ -266,7 +267,7 @@ class IdentityProvider:
         form = {
             "grant_type": "authorization_code",
             "code": parse_qs(parts.query)["code"][0],
-            "redirect_uri": self.CALLBACK,
+            "redirect_uri": self.callback,
             "client_id": client,
             "code_verifier": verifier,
         }

@@ -1,7 +1,6 @@
 """Signing in with a real OpenID Connect provider over TLS, and what the api does without one."""
 
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.sessions import COOKIE
 from tests.app.provider import Authority, IdentityProvider, KeyServer, public_jwk, token
+from tests.app.proxy import Proxy
 from tests.kit.app import (
     ORIGIN,
-    Process,
     RedisServer,
     Site,
     close_code,
-    free_port,
     make_site,
     receive,
     wait_until,
@@ -48,13 +46,16 @@ def site_of(redis_server: RedisServer, folder: Path, authority: Authority, **env
     return site
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(
-    redis_server: RedisServer, tmp_path: Path, authority: Authority, provider: IdentityProvider
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    authority: Authority,
+    provider: IdentityProvider,
 ) -> Iterator[Site]:
     site = site_of(
         redis_server,
-        tmp_path,
+        tmp_path_factory.mktemp("site"),
         authority,
         APP_SESSION_JWKS_URL=provider.discovered("jwks_uri"),
         APP_SESSION_ISSUER=provider.discovered("issuer"),
@@ -66,7 +67,7 @@ def site(
     site.api.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def key_server(authority: Authority) -> Iterator[KeyServer]:
     server = KeyServer(authority)
     server.keys = [public_jwk(KEY, kid="r")]
@@ -74,14 +75,17 @@ def key_server(authority: Authority) -> Iterator[KeyServer]:
     server.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def key_site(
-    redis_server: RedisServer, tmp_path: Path, authority: Authority, key_server: KeyServer
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    authority: Authority,
+    key_server: KeyServer,
 ) -> Iterator[Site]:
     """A site whose tokens the test itself signs, with KEY."""
     site = site_of(
         redis_server,
-        tmp_path,
+        tmp_path_factory.mktemp("key-site"),
         authority,
         APP_SESSION_JWKS_URL=key_server.url,
         APP_SESSION_ISSUER="https://login.test/",
@@ -222,51 +226,12 @@ async def test_session_near_its_end(key_site: Site) -> None:
         assert await receive(connection) == {"type": "pong"}
 
 
-@pytest.fixture
-def nginx(key_site: Site, tmp_path: Path) -> Iterator[int]:
-    """nginx with the role's two locations before the site; its port."""
-    port = free_port()
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin")
-    assert program, "scripts/setup tools installs it"
-    folders = " ".join(
-        f"{kind}_temp_path {tmp_path}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (tmp_path / "nginx.conf").write_text(f"""
-daemon off; error_log stderr; pid {tmp_path}/nginx.pid;
-events {{}}
-http {{
-    access_log off;
-    {folders}
-    server {{
-        listen 127.0.0.1:{port};
-        proxy_http_version 1.1;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection upgrade;
-        location / {{
-            proxy_pass {key_site.url};
-            add_header X-Location page always;
-        }}
-        location /api/v1/cv-processing/ws/ {{
-            proxy_pass {key_site.url};
-            add_header X-Location socket always;
-        }}
-    }}
-}}
-""")
-    process = Process(program, "-c", str(tmp_path / "nginx.conf"), log=tmp_path / "nginx.log")
-    process.start()
-
-    def ready() -> bool:
-        assert process.child and process.child.poll() is None, process.log()
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_until("nginx answers", ready)
-    yield port
-    process.close()
+@pytest.fixture(scope="module")
+def proxy(key_site: Site, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    proxy = Proxy(tmp_path_factory.mktemp("proxy"), authority, key_site.port)
+    proxy.start()
+    yield proxy
+    proxy.close()
 
 
 @pytest.mark.parametrize(
@@ -284,17 +249,17 @@ http {{
         "CN=ada,O=x+y;z",
     ],
 )
-async def test_subject_in_the_path_of_the_socket(key_site: Site, nginx: int, subject: str) -> None:
+async def test_subject_in_the_path_of_the_socket(key_site: Site, proxy: Proxy, subject: str) -> None:
     cookie = cookie_of(exchange(key_site, token(KEY, kid="r", sub=subject)))
     assert session(key_site, cookie).json()["user_id"] == subject
     direct = key_site.port
-    for port in (direct, nginx):
+    for port in (direct, proxy.http):
         key_site.port = port
         # As the page's encodeURIComponent does it.
         async with key_site.socket(quote(subject, safe="!'()*-._~"), cookie=cookie) as connection:
             await connection.send("ping")
             assert await receive(connection) == {"type": "pong"}, port
             assert connection.response is not None
-            if port == nginx:
+            if port == proxy.http:
                 assert connection.response.headers["X-Location"] == "socket"
     key_site.port = direct
