@@ -1,10 +1,10 @@
 """Faults made on a healthy site, alone and in pairs: diagnosis must name layer, cause and page of each.
 
-It runs over a site that is up (ORIGIN_CONTAINER and the rest of `.demo/…/env`), and leaves it healthy.
+Runs playbooks/diagnose.yml over a site that is up (ORIGIN_CONTAINER and the rest of `.demo/…/env`), with the
+site's own variables, and leaves the site healthy.
 """
 
 import asyncio
-import json
 import os
 import random
 import ssl
@@ -16,8 +16,9 @@ from collections import Counter
 import pytest
 import websockets
 
-from tests.faults.faults import FAULTS, by_name, identifier, save
-from tests.faults.kit import PROJECT, WEBSOCKET_PATH, site_from_environment
+from tests.faults.kit import WEBSOCKET_PATH, Site
+from tests.faults.layers import FAULTS, by_name, identifier
+from tests.kit.site import REPOSITORY
 
 SEED = 20251206  # the guide's date
 SOCKETS = 200
@@ -31,14 +32,15 @@ def score():
 
 
 @pytest.fixture(scope="session")
-def site():
+def site(tmp_path_factory):
     """Return the site, healthy before and after."""
-    site = site_from_environment()
+    site = Site(os.environ, tmp_path_factory.mktemp("faults"))
     site.sh("test -e /usr/lib/*/faketime/libfaketime.so.1 || apt-get install -qq -y libfaketime")
-    site.saved = save(site)
-    assert site.healthy().document["edge"]["origin_pulls"]["value"]["zone"], "origin pulls are off: site.yml"
+    site.save()
+    evidence = site.wait_until_healthy().record["evidence"]
+    assert evidence["edge"]["origin_pulls"]["value"]["zone"], "origin pulls are off: run site.yml"
     yield site
-    site.sh("rm -rf /opt/site-evidence")
+    site.remove_saved()
 
 
 def pairs(count=10):
@@ -53,20 +55,19 @@ def pairs(count=10):
     return draw.sample(possible, count)
 
 
-def page_of(finding):
-    """Return whether the finding's page is in the runbook."""
-    return (PROJECT / f"docs/runbook/{finding.page}.md").exists()
-
-
-def judge(look, wanted, score):
+def judge(look, expected, score):
     """Count what was found against what was made; return the sentences for what is not right."""
-    found, problems = {finding.rule: finding for finding in look.diagnosis.findings}, []
-    for fault in wanted:
+    found, problems = dict(look.findings), []
+    for fault in expected:
         finding = found.pop(fault.rule, None)
         if finding is None:
             score["missed"] += 1
             problems.append(f"{fault.name}: missed")
-        elif finding.layer != fault.layer or fault.says not in finding.cause or not page_of(finding):
+        elif (
+            finding["layer"] != fault.layer
+            or fault.cause not in finding["cause"]
+            or not (REPOSITORY / f"docs/runbook/{finding['page']}.md").exists()
+        ):
             score["wrong"] += 1
             problems.append(f"{fault.name}: wrong, {finding}")
         else:
@@ -85,9 +86,9 @@ def test_a_fault_is_named_and_then_healed(site, score, fault):
     finally:
         fault.heal(site)
     problems = judge(look, [fault], score)
-    site.healthy()
-    assert not problems, "\n".join(problems)
-    assert look.seconds < 15
+    site.wait_until_healthy()
+    assert not problems, "\n".join([*problems, look.output])
+    assert look.seconds < 20
 
 
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(map(identifier, pair)))
@@ -102,16 +103,16 @@ def test_two_faults_are_both_named(site, score, pair):
         for fault in reversed(made):
             fault.heal(site)
     problems = judge(look, pair, score)
-    site.healthy()
-    assert not problems, "\n".join(problems)
+    site.wait_until_healthy()
+    assert not problems, "\n".join([*problems, look.output])
 
 
 class Crowd:
-    """Sockets through the edge that stay open, and come back when they are closed, as browsers do."""
+    """Sockets through the edge that stay open, and reconnect when they are closed, as browsers do."""
 
     def __init__(self, site, count):
         self.site, self.count, self.open, self.end = site, count, 0, threading.Event()
-        # A daemon: a crowd that never came together must not keep the run from ending.
+        # A daemon: a crowd that never connects must not keep the run from ending.
         self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _one(self, context):
@@ -132,7 +133,7 @@ class Crowd:
                     finally:
                         self.open -= 1
             except (OSError, TimeoutError, websockets.WebSocketException):
-                # The page's own backoff, with a lower end.
+                # The page's own backoff, with a lower maximum.
                 await asyncio.sleep(random.uniform(0, 3 * 2**attempt))
                 attempt = min(attempt + 1, 2)
 
@@ -169,26 +170,15 @@ def test_a_busy_site_and_one_being_deployed_have_no_finding(site, score):
             if deployment:
                 assert deployment.wait(60) == 0
     site.compose("up --detach")
-    site.healthy()
+    site.wait_until_healthy()
     assert not problems, "\n".join(problems)
 
 
-def play(**variables):
-    """Run playbooks/diagnose.yml; return the finished process and its seconds."""
-    start = time.monotonic()
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={PROJECT / 'inventories/demo'}",
-         str(PROJECT / "playbooks/diagnose.yml"), f"--extra-vars={json.dumps(variables)}"],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done, time.monotonic() - start
-
-
-def test_the_playbook_is_content_with_a_healthy_site(site):
-    done, seconds = play()
-    assert done.returncode == 0, done.stdout
-    assert seconds < 20
+def test_a_healthy_site_is_reported_in_time(site):
+    look = site.diagnose()
+    assert look.status == 0, look.output
+    assert "Every layer is healthy." in look.output
+    assert look.seconds < 20
 
 
 def test_the_playbook_ends_in_time_when_layers_hang(site, capsys):
@@ -196,22 +186,22 @@ def test_the_playbook_ends_in_time_when_layers_hang(site, capsys):
     hung.inject(site)
     site.cloudflare("PUT", "faults", [{"path": ".", "times": 1000, "delay": 60}])
     try:
-        done, seconds = play()
+        look = site.diagnose()
     finally:
         site.cloudflare("PUT", "faults", [])
         hung.heal(site)
     with capsys.disabled():
-        print(f"\nplaybooks/diagnose.yml with a hung api and a hung Cloudflare API: {seconds:.1f} s")
-    assert done.returncode == 2, done.stdout
-    assert "The first broken layer is api: the api hangs" in done.stdout
-    assert "docs/runbook/site_is_down.md" in done.stdout
-    assert "edge.settings: no answer within" in done.stdout
-    assert seconds < 20
-    site.healthy()
+        print(f"\nplaybooks/diagnose.yml with a hung api and a hung Cloudflare API: {look.seconds:.1f} s")
+    assert look.status == 2, look.output
+    assert "The first broken layer is api: the api hangs" in look.output
+    assert "docs/runbook/site_is_down.md" in look.output
+    assert "edge.settings: no answer within" in look.output
+    assert look.seconds < 20
+    site.wait_until_healthy()
 
 
 def test_score(score, capsys):
-    """Say the score; the bar is all right and no false alarm."""
+    """Print the score; it must be all right and without a false alarm."""
     with capsys.disabled():
         names = ("right", "wrong", "missed", "false alarms")
         print(f"\nfaults: {', '.join(f'{score[name]} {name}' for name in names)}")

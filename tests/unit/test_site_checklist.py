@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -17,7 +18,10 @@ from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.checkli
 from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules import RULES
 from ansible_collections.screen_flow.live.plugins.modules import site_report
 
-from tests.unit.test_site_diagnosis import healthy as diagnosed
+from tests.kit.evidence import healthy as diagnosed
+from tests.kit.templates import rendered
+
+ROLE = Path(__file__).parents[2] / "roles/site_check"
 
 
 @pytest.fixture
@@ -97,10 +101,10 @@ def test_every_line_can_fail(site):
     ]
 
 
-def test_missing_evidence_is_said_in_its_own_words(site):
+def test_a_line_without_evidence_reports_why_it_is_missing(site):
     site["edge"]["settings"] = {"missing": "no API token is given."}
     line = judge(site, ["edge"])[0]
-    assert (line.verdict, line.says) == (NOT_TRIED, "no API token is given.")
+    assert (line.verdict, line.detail) == (NOT_TRIED, "no API token is given.")
 
 
 def test_one_layer_is_judged_alone(site):
@@ -129,9 +133,11 @@ def test_the_reports_say_the_same(site, tmp_path, capsys):
     assert [case.get("name") for case in cases if case.find("failure") is not None] == [
         "Cloudflare WebSockets enabled"
     ]
-    page = (tmp_path / "new/verify.html").read_text()
-    assert "not verified" in page
+    page = rendered(ROLE, "verify.html.j2", __site_check_record=found)
+    assert ": not verified</h1>" in page
+    assert "WebSockets are off in the zone." in page
     assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
 
 
 def test_a_dry_run_fails_nothing_and_writes_nothing(site, tmp_path, capsys):

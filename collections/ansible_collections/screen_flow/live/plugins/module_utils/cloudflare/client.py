@@ -54,7 +54,8 @@ class CloudflareFailure(Exception):
     """A call did not succeed; the text is the sentence for the user: what, why, and the remedy.
 
     `codes` are Cloudflare's own error codes, `status` the answer's; empty and 0 where no answer came.
-    `missing` names the permissions that the token, known to be valid, lacks for it.
+    `missing` names the permissions that the token, known to be valid, lacks for it. `token_status` is active,
+    disabled, expired or refused, where the token was in doubt and Cloudflare told; else empty.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class CloudflareFailure(Exception):
         codes: frozenset[int] = frozenset(),
         status: int = 0,
         missing: Sequence[str] = (),
+        token_status: str = "",
     ) -> None:
         super().__init__(sentence)
         self.codes = codes
         self.status = status
         self.missing = missing
+        self.token_status = token_status
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class CloudflareApi:
             codes,
             reply.status,
             [call.needs] if token_status == ACTIVE else (),
+            token_status,
         )
 
     def graphql(self, query: str, variables: Mapping[str, Any], what: str, needs: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Walk the way of a browser's socket, stage by stage: dns, tcp, tls, http, pong. For the probing modules."""
+"""Probe targets stage by stage, as a browser's socket connects: dns, tcp, tls, http, pong."""
 
 from __future__ import annotations
 
@@ -10,19 +10,36 @@ import ssl
 import struct
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from .target import Target
 
 try:
     import websocket
 except ImportError:
     websocket = None  # type: ignore[assignment]
 
-STAGES = ("dns", "tcp", "tls", "http", "pong")
-PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
-# OpenSSL's numbers for what is wrong with a certificate (X509_V_ERR_* in openssl/x509_vfy.h).
+# Why a stage failed; `error` explains it to people.
+Reason = Literal[
+    "",  # it did not fail
+    "no_address",  # the name does not resolve
+    "refused",  # nothing listens on the port
+    "unreachable",  # another error of the operating system while connecting
+    "ca_file",  # the given authorities can't be read
+    "certificate",  # the certificate is not valid for the host
+    "not_tls",  # the peer answers with something else than TLS
+    "tls",  # another failure of the handshake
+    "closed",  # the peer closed the connection, or the socket without an accepted close code
+    "not_http",  # the peer answers with something else than HTTP or a WebSocket handshake
+    "status",  # an HTTP status other than the one expected
+    "timeout",  # no answer in time
+    "no_library",  # websocket-client is not installed
+    "internal",  # a bug in the probe
+]
+# X509_V_ERR_* of OpenSSL 3 (openssl/x509_vfy.h), as ssl.SSLCertVerificationError.verify_code has them.
 CERTIFICATE_ERRORS = {
     9: "is not valid yet",
     10: "has expired",
@@ -33,57 +50,22 @@ CERTIFICATE_ERRORS = {
     62: "is for another name",
     64: "is for another address",
 }
-# Threads see their own timeouts a moment before the caller gives up on them, and say it better.
+# ssl.SSLError.reason of OpenSSL 3 for a peer that does not use TLS.
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+# Seconds: a probe's own timeout fires before its caller's, and its error is more specific.
 GRACE = 0.25
-
-# The options of a target, for the modules that take some; see site_probe.
-TARGET_SPEC: dict[str, dict[str, Any]] = {
-    "name": {"type": "str", "required": True},
-    "url": {"type": "str", "required": True},
-    "address": {"type": "str"},
-    "port": {"type": "int"},
-    "until": {"type": "str", "choices": list(STAGES)},
-    "verify": {"type": "bool", "default": True},
-    "ca_file": {"type": "path"},
-    "origin": {"type": "str"},
-    "cookie": {"type": "str", "no_log": True},
-    "healthy_close_codes": {"type": "list", "elements": "int", "default": []},
-    "timeout": {"type": "float", "default": 5},
-}
-
-
-@dataclass(frozen=True)
-class Target:
-    """One place to probe; the fields are the module's suboptions, with what the URL implies filled in.
-
-    `limit` is in seconds from the start of the probe.
-    """
-
-    name: str
-    url: str
-    secure: bool
-    is_websocket: bool
-    host: str
-    address: str
-    port: int
-    until: str
-    verify: bool
-    ca_file: str | None
-    origin: str | None
-    cookie: str | None
-    healthy_close_codes: tuple[int, ...]
-    limit: float
 
 
 @dataclass
 class Result:
-    """What was found; the fields are the module's RETURN. Filled in while the probe goes on."""
+    """The result of one probe, updated while it runs; the fields are the module's RETURN."""
 
     name: str
     url: str
     address: str = ""
     ok: bool = False
     stage: str = "dns"
+    reason: Reason = ""
     error: str = ""
     status: int | None = None
     server: str = ""
@@ -93,70 +75,16 @@ class Result:
 
 
 def can_upgrade() -> bool:
-    """Tell whether websocket-client is there, without which no probe gets beyond the stage tls."""
+    """Return whether websocket-client is installed; without it no WebSocket probe passes the stage tls."""
     return websocket is not None
 
 
 class StageError(Exception):
-    """A stage failed; the text is the sentence for the user."""
+    """A stage failed: the reason, and a sentence for the user."""
 
-
-def read_target(values: dict[str, Any], deadline: float) -> Target:
-    """Return the target that the module's parameters describe.
-
-    Raises ValueError with a sentence that names the input, its value and the remedy.
-    """
-    name, url = values["name"], values["url"]
-    for key in ("url", "origin", "cookie"):
-        text = values[key] or ""
-        if any(ord(character) < 32 or ord(character) == 127 for character in text) or (
-            key == "url" and " " in text
-        ):
-            raise ValueError(
-                f"{key} of target '{name}' holds a line break or a control character; give one line."
-            )
-    try:
-        parts = urlsplit(url)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"url of target '{name}' is '{url}': {error}; give a whole URL.") from error
-    if scheme not in PORTS or not host:
-        raise ValueError(
-            f"url of target '{name}' is '{url}'; give one that begins with ws://, wss://, http:// or "
-            "https:// and names a host."
-        )
-    secure, is_websocket = scheme in ("wss", "https"), scheme in ("ws", "wss")
-    until = values["until"] or ("pong" if is_websocket else "http")
-    if until == "tls" and not secure:
-        raise ValueError(
-            f"until of target '{name}' is tls, but '{url}' has no TLS; give a wss:// or https:// URL."
-        )
-    if until == "pong" and not is_websocket:
-        raise ValueError(
-            f"until of target '{name}' is pong, but '{url}' is no WebSocket; give ws:// or wss://."
-        )
-    if values["port"] is not None:
-        port = values["port"]
-        if not 0 < port < 65536:
-            raise ValueError(f"port of target '{name}' is {port}; give a port from 1 to 65535.")
-    if values["timeout"] <= 0:
-        raise ValueError(f"timeout of target '{name}' is {values['timeout']:g}; give seconds above 0.")
-    return Target(
-        name=name,
-        url=url,
-        secure=secure,
-        is_websocket=is_websocket,
-        host=host,
-        address=values["address"] or host,
-        port=port or PORTS[scheme],
-        until=until,
-        verify=values["verify"],
-        ca_file=values["ca_file"],
-        origin=values["origin"],
-        cookie=values["cookie"],
-        healthy_close_codes=tuple(values["healthy_close_codes"]),
-        limit=min(values["timeout"], deadline),
-    )
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def join_host_port(host: str, port: int) -> str:
@@ -164,14 +92,14 @@ def join_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def silence(stage: str, where: str, seconds: float) -> str:
+def timeout_message(stage: str, where: str, seconds: float) -> str:
     """Return the sentence for a stage that got no answer within `seconds`."""
     within = f"within {seconds:g} s"
     return {
-        "dns": f"the resolver gave no address for {where} {within}.",
-        "tcp": f"no answer from {where} {within}: packets are dropped on the way, or the machine is down.",
+        "dns": f"the resolver returned no address for {where} {within}.",
+        "tcp": f"no answer from {where} {within}: packets are dropped on the way, or the host is down.",
         "tls": f"{where} accepted the connection and did not finish the TLS handshake {within}.",
-        "http": f"{where} accepted the connection and sent no HTTP answer {within}.",
+        "http": f"{where} accepted the connection and sent no HTTP response {within}.",
         "pong": f"the socket is open, but the ping was not answered {within}.",
     }[stage]
 
@@ -195,18 +123,19 @@ def resolve(target: Target) -> list[tuple[int, tuple[Any, ...]]]:
         found = socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise StageError(f"the name {target.address} has no address: {why}.") from error
+        raise StageError("no_address", f"the name {target.address} has no address: {why}.") from error
     return [(family, address) for family, _, _, _, address in found]
 
 
 def connect(addresses: list[tuple[int, tuple[Any, ...]]], result: Result, end: float) -> socket.socket:
-    """Return a connection to the first address that takes one; raises StageError or TimeoutError."""
+    """Return a connection to the first address that accepts one; raises StageError or TimeoutError."""
     for index, (family, address) in enumerate(addresses):
         result.address = join_host_port(address[0], address[1])
         is_last = index == len(addresses) - 1
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
-            # Each address gets its share of the time: a dead IPv6 way must not hide a live IPv4 one.
+            # Each address gets its share of the time: an IPv6 address that drops packets must not use up
+            # IPv4's.
             connection.settimeout(left(end) / (len(addresses) - index))
             connection.connect(address)
         except OSError as error:
@@ -216,8 +145,12 @@ def connect(addresses: list[tuple[int, tuple[Any, ...]]], result: Result, end: f
             if isinstance(error, TimeoutError):
                 raise
             if isinstance(error, ConnectionRefusedError):
-                raise StageError(f"connection refused: nothing listens on {result.address}.") from error
-            raise StageError(f"no connection to {result.address}: {error.strerror or error}.") from error
+                raise StageError(
+                    "refused", f"connection refused: nothing listens on {result.address}."
+                ) from error
+            raise StageError(
+                "unreachable", f"no connection to {result.address}: {error.strerror or error}."
+            ) from error
         else:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connection
@@ -230,10 +163,11 @@ def start_tls(connection: socket.socket, target: Target, where: str) -> ssl.SSLS
         context = ssl.create_default_context(cafile=target.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise StageError(
+            "ca_file",
             f"ca_file is '{target.ca_file}', which can't be read as PEM certificates: "
-            f"{error.strerror or error}."
+            f"{error.strerror or error}.",
         ) from error
-    # Python 3.13 asks more of a certificate than browsers and earlier versions do.
+    # Python 3.13 checks more of a certificate than browsers and earlier versions do.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not target.verify:
         context.check_hostname = False
@@ -242,22 +176,24 @@ def start_tls(connection: socket.socket, target: Target, where: str) -> ssl.SSLS
         return context.wrap_socket(connection, server_hostname=target.host)
     except ssl.SSLCertVerificationError as error:
         what = CERTIFICATE_ERRORS.get(error.verify_code, f"is not valid ({error.verify_message})")
-        raise StageError(f"the certificate that {where} shows for {target.host} {what}.") from error
+        raise StageError(
+            "certificate", f"the certificate that {where} presents for {target.host} {what}."
+        ) from error
     except TimeoutError:
         raise
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-        raise StageError(f"{where} closed the connection during the TLS handshake.") from error
+        raise StageError("closed", f"{where} closed the connection during the TLS handshake.") from error
     except ssl.SSLError as error:
-        if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-            raise StageError(f"{where} answers, but not with TLS.") from error
+        if error.reason in NOT_TLS:
+            raise StageError("not_tls", f"{where} answers, but not with TLS.") from error
         reason = (error.reason or str(error)).lower().replace("_", " ")
-        raise StageError(f"{where} broke off the TLS handshake: {reason}.") from error
+        raise StageError("tls", f"{where} aborted the TLS handshake: {reason}.") from error
     except OSError as error:
-        raise StageError(f"{where} closed the connection during the TLS handshake.") from error
+        raise StageError("closed", f"{where} closed the connection during the TLS handshake.") from error
 
 
 def describe_status(status: int, server: str) -> str:
-    """Return an HTTP status in words, with who sent it."""
+    """Return an HTTP status in words, with the server that sent it."""
     try:
         phrase = f" {HTTPStatus(status).phrase}"
     except ValueError:
@@ -265,8 +201,8 @@ def describe_status(status: int, server: str) -> str:
     return f"HTTP {status}{phrase}" + (f" from {server}" if server else "")
 
 
-def ask(connection: socket.socket, target: Target, result: Result) -> None:
-    """Send one GET and note its status; raises StageError or TimeoutError."""
+def request_page(connection: socket.socket, target: Target, result: Result) -> None:
+    """Send one GET and record its status; raises StageError or TimeoutError."""
     parts = urlsplit(target.url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {"Host": parts.netloc.rpartition("@")[2], "Connection": "close"}
@@ -278,18 +214,18 @@ def ask(connection: socket.socket, target: Target, result: Result) -> None:
         client.request("GET", path, headers=headers)
         response = client.getresponse()
     except http.client.RemoteDisconnected:
-        raise  # a connection error, told as such, although it is an HTTPException too
+        raise  # a connection error, reported as such, although it is an HTTPException too
     except http.client.HTTPException as error:
-        raise StageError(f"{result.address} answers, but not with HTTP.") from error
+        raise StageError("not_http", f"{result.address} answers, but not with HTTP.") from error
     result.status, result.server = response.status, response.getheader("Server") or ""
     if not 200 <= response.status < 400:
-        raise StageError(f"{describe_status(response.status, result.server)} instead of a page.")
+        raise StageError("status", f"{describe_status(response.status, result.server)} instead of a page.")
 
 
 def upgrade(connection: socket.socket, target: Target, result: Result) -> Any:
     """Return the WebSocket that the connection became; raises StageError or TimeoutError."""
     if websocket is None:
-        raise StageError("not tried: websocket-client is not installed yet.")
+        raise StageError("no_library", "not probed: websocket-client is not installed yet.")
     client = websocket.WebSocket(enable_multithread=False)
     try:
         client.connect(  # type: ignore[no-untyped-call]
@@ -305,21 +241,36 @@ def upgrade(connection: socket.socket, target: Target, result: Result) -> Any:
         raise TimeoutError from error
     except websocket.WebSocketConnectionClosedException as error:
         raise StageError(
-            f"{result.address} closed the connection instead of answering the upgrade."
+            "closed", f"{result.address} closed the connection instead of answering the upgrade."
         ) from error
     except websocket.WebSocketBadStatusException as error:
-        # Never the exception's own text: it holds the answer's headers, cookies among them.
+        # Never the exception's own text: it contains the response's headers, cookies among them.
         result.status = error.status_code
         result.server = (getattr(error, "resp_headers", None) or {}).get("server", "")
     except (websocket.WebSocketException, ValueError, IndexError) as error:
         # A redirect has a status; some versions of the library raise on it, some don't.
         if client.status is None:
-            raise StageError(f"{result.address} answers, but not with a WebSocket handshake.") from error
+            raise StageError(
+                "not_http", f"{result.address} answers, but not with a WebSocket handshake."
+            ) from error
         result.status = client.status
     result.server = (client.headers or {}).get("server", result.server)
     if result.status is not None and result.status != HTTPStatus.SWITCHING_PROTOCOLS:
-        raise StageError(f"{describe_status(result.status, result.server)} instead of 101.")
+        raise StageError("status", f"{describe_status(result.status, result.server)} instead of 101.")
     return client
+
+
+def open_socket(target: Target, result: Result, end: float) -> Any:
+    """Return an open WebSocket to the target; raises StageError, TimeoutError or another OSError."""
+    connection = connect(resolve(target), result, end)
+    try:
+        connection.settimeout(left(end))
+        if target.secure:
+            connection = start_tls(connection, target, result.address)
+        return upgrade(connection, target, result)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def is_pong(data: bytes) -> bool:
@@ -349,17 +300,18 @@ def ping(client: Any, target: Target, result: Result, end: float) -> None:
     except (websocket.WebSocketException, OSError) as error:
         if isinstance(error, TimeoutError):
             raise
-        raise StageError("the socket broke off without a close code before the pong came.") from error
+        raise StageError("closed", "the socket ended without a close code before the pong came.") from error
     result.close_code = struct.unpack("!H", data[:2])[0] if len(data) >= 2 else 1005
     if result.close_code not in target.healthy_close_codes:
         reason = data[2:].decode(errors="replace").strip()
         raise StageError(
-            f"the server closed the socket with {result.close_code}" + (f" ({reason})." if reason else ".")
+            "closed",
+            f"the server closed the socket with {result.close_code}" + (f" ({reason})." if reason else "."),
         )
 
 
 def walk(target: Target, result: Result, end: float) -> None:
-    """Go from stage to stage until the last one asked for; raises StageError or TimeoutError."""
+    """Run the stages up to the target's last one; raises StageError or TimeoutError."""
     addresses = resolve(target)
     if target.until == "dns":
         return
@@ -379,19 +331,21 @@ def walk(target: Target, result: Result, end: float) -> None:
         connection.settimeout(left(end))
         try:
             if not target.is_websocket:
-                ask(connection, target, result)
+                request_page(connection, target, result)
                 result.handshake_ms = since(start)
                 return
             client = upgrade(connection, target, result)
         except TimeoutError:
             raise
         except OSError as error:
-            raise StageError(f"{result.address} closed the connection instead of answering.") from error
+            raise StageError(
+                "closed", f"{result.address} closed the connection instead of answering."
+            ) from error
         result.handshake_ms = since(start)
         if target.until == "pong":
             result.stage = "pong"
             ping(client, target, result, end)
-        # All is known by now: a server that is already gone is no finding.
+        # The result is complete: a peer that is already gone is not a failure.
         with contextlib.suppress(OSError, websocket.WebSocketException):
             client.send_close()
     finally:
@@ -404,19 +358,20 @@ def run(target: Target, result: Result, end: float) -> None:
         walk(target, result, end)
         result.ok = True
     except StageError as error:
-        result.error = str(error)
+        result.reason, result.error = error.reason, str(error)
     except TimeoutError:
-        result.error = silence(result.stage, result.address or target.address, target.limit)
+        where = result.address or target.address
+        result.reason, result.error = "timeout", timeout_message(result.stage, where, target.limit)
     except Exception as error:
         # A thread's exception would be lost, and its target's result with it.
-        result.error = f"the probe itself failed, which is a bug in it: {error!r}."
+        result.reason, result.error = "internal", f"internal error in the probe (please report): {error!r}."
 
 
 def probe(targets: list[Target]) -> list[Result]:
     """Probe all targets at once; return their results in order, no later than the largest limit.
 
-    A thread that is still busy then (a resolver or a server that trickles) is left behind and dies with the
-    process.
+    A thread that is still blocked then (by a resolver, or a server that trickles) is abandoned and ends with
+    the process.
     """
     start = time.monotonic()
     results = [Result(target.name, target.url) for target in targets]
@@ -430,6 +385,11 @@ def probe(targets: list[Target]) -> list[Result]:
         thread.join(max(0.0, start + target.limit + GRACE - time.monotonic()))
         if thread.is_alive():
             seen = replace(results[index])
-            where = seen.address or target.address
-            results[index] = replace(seen, ok=False, error=silence(seen.stage, where, target.limit))
+            error = timeout_message(seen.stage, seen.address or target.address, target.limit)
+            results[index] = replace(seen, ok=False, reason="timeout", error=error)
     return results
+
+
+def probe_by_name(targets: list[Target]) -> dict[str, dict[str, Any]]:
+    """Probe all targets at once; return the fields of each result, by the target's name."""
+    return {result.name: asdict(result) for result in probe(targets)}

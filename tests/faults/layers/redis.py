@@ -1,0 +1,28 @@
+from tests.faults.kit import Fault, start_stack, stop
+
+# Redis's operator may not configure it, but may grant itself the right to.
+ALLOW = "ACL SETUSER operator +config\n"
+
+
+def redis_cli(commands):
+    return lambda site: site.redis_cli(commands)
+
+
+FAULTS = [
+    Fault(
+        "Redis stopped", "redis_stopped", "redis is stopped",
+        inject=stop("redis"), heal=start_stack, touches={"redis"},
+    ),
+    Fault(
+        "Redis full", "redis_full", "full",
+        inject=redis_cli(ALLOW + "CONFIG SET maxmemory 900kb\n"),
+        heal=lambda site: site.redis_cli(f"CONFIG SET maxmemory {site.saved['maxmemory']}\nACL LOAD\n"),
+        touches={"redis"},
+    ),
+    Fault(
+        "Redis password wrong", "redis_password", "refuses the password",
+        inject=redis_cli("ACL SETUSER app resetpass >wrong\nCLIENT KILL USER app\n"),
+        heal=redis_cli("ACL LOAD\n"),
+        touches={"redis", "api", "worker"},
+    ),
+]  # fmt: skip
