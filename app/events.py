@@ -60,6 +60,11 @@ def position(event_id: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def newer(event_id: str, other: str) -> bool:
+    """Tell whether `event_id` comes after `other` in a stream."""
+    return position(event_id) > position(other)
+
+
 def dump(value: Any) -> str:
     """Return compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

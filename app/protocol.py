@@ -24,7 +24,7 @@ SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
 STARTUP_MARGIN = 1.25  # times its own start that the next process may take
 RESTART = 1012  # close code
 RETURN_RATE = 1_000  # clients that a new process is sent in a second; it serves more
-OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
+FRAME_WRITER = "app.frame_writer"  # the scope's extension that is the protocol, as app.room's FrameWriter
 HANDSHAKES_AT_ONCE = 4  # of those that have come, before the event loop turns to others
 FROZEN_AT_ONCE = 100  # new sockets after which the garbage collector is told to leave what lives alone
 LINGER = 1.0  # seconds for which a refused peer's bytes are still taken
@@ -111,10 +111,10 @@ class Protocol(WebSocketsSansIOProtocol):
     _early = b""
     _refused = False
     on_writable: Callable[[], None] | None = None
-    """Called when `takes` has become true again."""
+    """Called when `can_write` has become true again."""
 
     @property
-    def takes(self) -> bool:
+    def can_write(self) -> bool:
         """Whether frames can be written now: the peer has not closed, and took what was written before."""
         return self.writable.is_set() and not self.close_sent and not self.transport.is_closing()
 
@@ -171,7 +171,7 @@ class Protocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[OUTLET] = self
+            extensions[FRAME_WRITER] = self
             Protocol._opened += 1
             if Protocol._opened % FROZEN_AT_ONCE == 0:
                 self._freeze()

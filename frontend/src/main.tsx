@@ -2,7 +2,9 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 
 import { App } from "@/src/App";
-import "@/src/style.css";
+import "@/src/styles/base.css";
+import "@/src/styles/page.css";
+import "@/src/styles/batches.css";
 import { completeSignIn } from "@/utils/signIn";
 
 const root = document.getElementById("root");

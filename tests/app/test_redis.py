@@ -10,8 +10,8 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from app.redis_password import PasswordFile
-from tests.app.test_cvs import TEXT, finished, upload
 from tests.kit.app import RedisServer, Site, make_site, numbers, wait_until
+from tests.kit.documents import TEXT, finished, upload
 
 
 @pytest.fixture(scope="module")

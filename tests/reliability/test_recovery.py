@@ -22,7 +22,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.app.test_cvs import slow_pdf
+from tests.kit.documents import slow_pdf
 from tests.kit.site import PROJECT, Demo
 
 if "SITE_URL" not in os.environ:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.app.test_cvs import locked_pdf, pdf, word_with
+from tests.kit.documents import locked_pdf, pdf, word_with
 from tests.kit.site import Demo
 
 BATCHES = "/api/v1/cv-processing/batches"

@@ -16,11 +16,11 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from app import batches, uploads
 from app.api.deps import OwnOrigin, UserId
 from app.events import channel, frame, is_id, stream
-from app.hub import End, Listener
 from app.jwks import COOL_DOWN, KeySetUnavailable
-from app.protocol import OUTLET, retry_in
+from app.protocol import FRAME_WRITER, retry_in
 from app.provider import Session
 from app.rate import FLOOD, FLOOD_REASON, Rate
+from app.room import End, Listener
 from app.sessions import COOKIE, InvalidSession
 from app.state import State, state_of
 
@@ -131,7 +131,7 @@ async def cv_processing_websocket(scope: Scope, receive: Receive, send: Send) ->
         await websocket.accept()
         logger.info("WebSocket connected for user %s", user_id)
         logger.info("Subscribed to Redis channel: %s", channel(user_id))
-        listener.open(websocket.scope["extensions"][OUTLET])
+        listener.open(websocket.scope["extensions"][FRAME_WRITER])
         await _converse(websocket, listener, session, state.settings.heartbeat_seconds)
     except _Refused as refused:
         if listener:
