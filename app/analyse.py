@@ -1,4 +1,4 @@
-"""What a CV's text says: name, email, phone and skills."""
+"""Extract name, email, phone and skills from the text of a CV."""
 
 import re
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 
 import phonenumbers
 
-CONTACT_LIMIT = 20_000  # characters searched for name, email and phone: the first pages
+CONTACT_LIMIT = 20_000  # characters searched for name, email and phone: about the first pages
 NAME_LINES = 15  # lines at the top that may hold the name
 
 _EMAIL = re.compile(r"[\w.%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}\b", re.IGNORECASE | re.ASCII)
@@ -23,9 +23,9 @@ _HEADINGS = re.compile(
 
 
 def analyse(text: str, phone_region: str) -> dict[str, Any]:
-    """Return {"name", "email", "phone", "skills"}; what isn't found is None, or an empty list.
+    """Return {"name", "email", "phone", "skills"}; a missing value is None, missing skills an empty list.
 
-    `phone_region` is the country (ISO 3166, two letters) whose numbers may be written without their prefix.
+    `phone_region` is the country (ISO 3166-1 alpha-2) whose phone numbers may lack the country code.
     """
     head = text[:CONTACT_LIMIT]
     email = _EMAIL.search(head)
@@ -43,11 +43,11 @@ def _name(text: str) -> str | None:
         if labelled := _LABELLED_NAME.fullmatch(line):
             return labelled.group(1).strip()[:100]
     for line in lines:
-        # "Ada Lovelace | London" and "Ada Lovelace, PhD" begin with the name.
+        # As in "Ada Lovelace | London" and "Ada Lovelace, PhD".
         candidate = re.split(r"\s*[|,;\N{BULLET}\N{EN DASH}\N{EM DASH}\t]\s*|\s{3,}", line)[0]
         words = candidate.split()
-        capitals = all(word[0].isupper() or word.lower() in _PARTICLES for word in words)
-        if _NAME.fullmatch(candidate) and capitals and not _HEADINGS.search(candidate):
+        capitalised = all(word[0].isupper() or word.lower() in _PARTICLES for word in words)
+        if _NAME.fullmatch(candidate) and capitalised and not _HEADINGS.search(candidate):
             return candidate.title() if candidate.isupper() else candidate
     return None
 
@@ -66,14 +66,14 @@ def _skills(text: str) -> list[str]:
 
 @cache
 def _vocabulary() -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return one expression for all skills, and the skill that each spelling means."""
+    """Return one expression that matches all skills, and the skill for each spelling."""
     names: dict[str, str] = {}
     exact: list[str] = []
     loose: list[str] = []
     for line in Path(__file__).with_name("skills.txt").read_text("utf-8").splitlines():
         spellings = [part.strip() for part in line.partition("#!")[0].split("|") if part.strip()]
         for spelling in spellings:
-            # "Go", "R" and "IT" are words of other meaning in small letters.
+            # "Go", "R" and "IT" are other words in lower case.
             short = len(spelling) <= 3
             (exact if short else loose).append(re.escape(spelling))
             names[spelling if short else spelling.lower()] = spellings[0]

@@ -1,8 +1,8 @@
-"""Text of one CV, in a process of its own with little time and memory.
+"""Extract the text of one CV, in a separate process with little time and memory.
 
-Called as `python extract.py KIND PATH`. Prints the text; when the file is at fault it prints a sentence and
-ends with status 3. A file can be made to take hours and gigabytes, or to crash a parser: here it takes only
-itself along, and the caller sees that by the exit status.
+Called as `python extract.py KIND PATH`. Prints the text; when the file can't be used, prints a message for
+the user and exits with status 3. A malicious file may take hours and gigabytes, or crash a parser: that ends
+only this process, and the caller sees it by the exit status.
 """
 
 import io
@@ -11,21 +11,34 @@ import sys
 import zipfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30
-TEXT_LIMIT = 200_000  # characters; a hundred pages of CV
+TEXT_LIMIT = 200_000  # characters, about a hundred pages
 PAGES_LIMIT = 100
-OLD_PROGRAMS = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-XML_LIMIT = 20 << 20  # bytes that a DOCX's text may unpack to; images are never unpacked
+FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+XML_LIMIT = 20 << 20  # bytes of a DOCX's unpacked XML; images are never unpacked
 PARTS_LIMIT = 2_000
 REFUSED = 3  # exit status
 TOO_MUCH = "Reading the file takes too much time or memory. Export it again in a simpler form."
 
 
 class Refused(Exception):
-    """The file is at fault; the text tells a person what to do."""
+    """The file can't be used; the message tells the user why and what to do."""
+
+
+@contextmanager
+def _refuse_damaged(message: str) -> Iterator[None]:
+    """Turn any error of a parser into Refused: damaged files also cause errors that are not its own."""
+    try:
+        yield
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise Refused(message) from error
 
 
 def pdf(path: Path) -> Iterator[str]:
@@ -33,34 +46,27 @@ def pdf(path: Path) -> Iterator[str]:
     from pypdf import PdfReader
     from pypdf.errors import LimitReachedError
 
-    try:
-        reader = PdfReader(path)
-        # Many PDFs are locked against printing only, and open with an empty password.
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise Refused("The PDF is protected by a password. Upload it without one.")
-        if len(reader.pages) > PAGES_LIMIT:
-            raise Refused(f"The PDF has more than {PAGES_LIMIT} pages. Upload the CV alone.")
-        for page in reader.pages:
-            yield page.extract_text()
-    except (Refused, MemoryError):
-        raise
-    except LimitReachedError as error:
-        raise Refused(TOO_MUCH) from error
-    # pypdf meets broken files with errors of all kinds, not only its own.
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise Refused(
-            "The PDF is damaged and can't be read. Export it again and upload the new file."
-        ) from error
+    with _refuse_damaged("The PDF is damaged and can't be read. Export it again and upload the new file."):
+        try:
+            reader = PdfReader(path)
+            # Many PDFs are encrypted only to restrict printing, and open with an empty password.
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise Refused("The PDF is protected by a password. Upload a version without one.")
+            if len(reader.pages) > PAGES_LIMIT:
+                raise Refused(f"The PDF has more than {PAGES_LIMIT} pages. Upload only the CV.")
+            for page in reader.pages:
+                yield page.extract_text()
+        except LimitReachedError as error:
+            raise Refused(TOO_MUCH) from error
 
 
 def docx(path: Path) -> Iterator[str]:
-    """Yield a Word document's paragraphs, also of page headers, tables and text boxes. Raises Refused."""
+    """Yield a Word document's paragraphs, including headers, tables and text boxes. Raises Refused."""
     from docx import Document
     from docx.oxml.ns import qn
     from docx.text.paragraph import Paragraph
 
-    try:
+    with _refuse_damaged("The DOCX is damaged and can't be read. Save it again and upload the new file."):
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
             xml = sum(part.file_size for part in parts if not part.filename.startswith("word/media/"))
@@ -71,21 +77,13 @@ def docx(path: Path) -> Iterator[str]:
         roots = [header._element for header in headers if not header.is_linked_to_previous]
         for root in [*roots, document.element.body]:
             for paragraph in root.iter(qn("w:p")):
-                # A text box is there twice: once for programs too old to know it.
-                if next(paragraph.iterancestors(OLD_PROGRAMS), None) is None:
+                # Text boxes occur twice; the second is for old programs.
+                if next(paragraph.iterancestors(FALLBACK), None) is None:
                     yield Paragraph(paragraph, document).text
-    except (Refused, MemoryError):
-        raise
-    # zipfile, lxml and python-docx meet broken files with errors of all kinds.
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise Refused(
-            "The DOCX is damaged and can't be read. Save it again and upload the new file."
-        ) from error
 
 
 def text(path: Path) -> Iterator[str]:
-    """Yield a text file's beginning, in the encodings that uploads accept."""
+    """Yield the beginning of a text file, in one of the encodings that uploads accept."""
     with path.open("rb") as file:
         data = file.read(4 * TEXT_LIMIT)
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -110,7 +108,7 @@ def extract(kind: str, path: Path) -> str:
             break
     if not found.getvalue().strip():
         raise Refused(
-            "The file holds no text; it may be a scan. Upload a version whose text can be selected."
+            "The file contains no text; it may be a scan. Upload a version whose text can be selected."
         )
     return found.getvalue()
 
@@ -123,15 +121,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kind, path = sys.argv[1:]
     try:
-        answer = extract(kind, Path(path))
+        output = extract(kind, Path(path))
     except Refused as refused:
-        answer = str(refused)
+        output = str(refused)
     except MemoryError:
-        answer = TOO_MUCH
+        output = TOO_MUCH
     else:
-        sys.stdout.buffer.write(answer.encode("utf-8", "replace"))
+        sys.stdout.buffer.write(output.encode("utf-8", "replace"))
         return
-    sys.stdout.buffer.write(answer.encode())
+    sys.stdout.buffer.write(output.encode())
     sys.exit(REFUSED)
 
 

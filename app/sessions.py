@@ -32,15 +32,15 @@ class InvalidSession(Exception):
 
 
 class BadKeyFile(Exception):
-    """A key file can't be used; the text names the file and the remedy, never its content."""
+    """A key file can't be used. The message names the file and the remedy, never the content."""
 
 
 class KeyFile:
-    """HS256 keys in a file, one per line, read again when the file changes."""
+    """HS256 keys in a file, one per line, reloaded when the file changes. Raises BadKeyFile."""
 
-    def __init__(self, path: Path, at_most: int) -> None:
+    def __init__(self, path: Path, max_keys: int) -> None:
         self._path = path
-        self._at_most = at_most
+        self._max_keys = max_keys
         self._stamp: tuple[int, ...] = ()
         self._keys: list[str] = []
         self._load()
@@ -55,24 +55,24 @@ class KeyFile:
         except (OSError, UnicodeDecodeError) as error:
             raise BadKeyFile(f"The key file {self._path} can't be read ({type(error).__name__}).") from error
         self._stamp = stamp
-        if not 1 <= len(keys) <= self._at_most or min(map(len, keys)) < KEY_LENGTH:
+        if not 1 <= len(keys) <= self._max_keys or min(map(len, keys)) < KEY_LENGTH:
             raise BadKeyFile(
-                f"The key file {self._path} must hold 1 to {self._at_most} lines of {KEY_LENGTH} or more "
-                "characters each; `openssl rand -hex 32` makes one."
+                f"The key file {self._path} must have 1 to {self._max_keys} lines of {KEY_LENGTH} or more "
+                "characters each; `openssl rand -hex 32` generates one."
             )
         self._keys = keys
 
     def keys(self) -> list[str]:
-        """Return the keys, the signing one first; a broken new file leaves the old keys in use."""
+        """Return the keys, the signing key first. An unusable new file leaves the old keys in use."""
         try:
             self._load()
         except BadKeyFile as error:
-            logger.error("%s The keys read before stay in use.", error)
+            logger.error("%s The previous keys stay in use.", error)
         return self._keys
 
 
 class Sessions:
-    """Verifies sessions by the settings' keys, and signs them for the demo.
+    """Verifies sessions with the configured keys, and signs those of the demo.
 
     With a JWKS, `run` has to run beside. Raises BadKeyFile at construction when a key file can't be used.
     """
@@ -136,32 +136,32 @@ class Sessions:
         return Session(claims["sub"], float(claims["exp"]))
 
     def issue(self, subject: str, ttl: float) -> str:
-        """Return a session for `subject` that ends in `ttl` seconds, signed with the first session key."""
-        assert self._keys is not None, "settings allow the demo sign-in only with a key file"
+        """Return a token for `subject` that expires in `ttl` seconds, signed with the first session key."""
+        assert self._keys is not None, "settings require a key file for the demo sign-in"
         return issue(self._keys.keys()[0], subject, ttl)
 
 
 def issue(key: str, subject: str, ttl: float) -> str:
-    """Return a token for `subject` that ends in `ttl` seconds, signed with `key`."""
+    """Return a token for `subject` that expires in `ttl` seconds, signed with `key`."""
     now = time.time()
     return jwt.encode({"sub": subject, "iat": int(now), "exp": int(now + ttl)}, key, algorithm="HS256")
 
 
 def main() -> None:
-    """Print a token signed with the probe key, for an operator who tests the site."""
+    """Print a token signed with the probe key, for testing the site by hand."""
     parser = argparse.ArgumentParser(prog="python -m app.sessions", description=main.__doc__)
     command = parser.add_subparsers(required=True).add_parser("issue", help="print a token")
-    command.add_argument("--subject", required=True, help=f"begins with {PROBE_PREFIX}")
-    command.add_argument("--ttl", type=int, default=120, help="seconds until it ends (120)")
-    command.add_argument("--key-file", type=Path, help="instead of APP_PROBE_KEY_FILE")
+    command.add_argument("--subject", required=True, help=f"user id, which must begin with {PROBE_PREFIX}")
+    command.add_argument("--ttl", type=int, default=120, help="seconds until it expires (%(default)s)")
+    command.add_argument("--key-file", type=Path, help="file with the key (default: APP_PROBE_KEY_FILE)")
     arguments = parser.parse_args()
     key_file = arguments.key_file or (
         Path(os.environ["APP_PROBE_KEY_FILE"]) if "APP_PROBE_KEY_FILE" in os.environ else None
     )
     if key_file is None:
-        parser.error("no key: set APP_PROBE_KEY_FILE or give --key-file")
+        parser.error("no key: set APP_PROBE_KEY_FILE or use --key-file")
     if not arguments.subject.startswith(PROBE_PREFIX) or not SUBJECT.fullmatch(arguments.subject):
-        parser.error(f"--subject {arguments.subject!r} must begin with {PROBE_PREFIX} and hold no space")
+        parser.error(f"--subject {arguments.subject!r} must begin with {PROBE_PREFIX} and contain no space")
     if not 1 <= arguments.ttl <= 3600:
         parser.error(f"--ttl {arguments.ttl} must be 1 to 3600 seconds")
     try:

@@ -78,7 +78,7 @@ def test_two_keys_are_accepted_and_rotate_without_restart(site: Site, user: str)
             assert httpx.get(f"{site.url}/api/v1/session", headers=mine).status_code == 200
     finally:
         site.keys.write_text(f"{old}\n")
-    assert "must hold 1 to 2 lines of 32 or more characters" in site.api.log()
+    assert "must have 1 to 2 lines of 32 or more characters" in site.api.log()
     assert new not in site.api.log() and old not in site.api.log()
 
 

@@ -138,4 +138,4 @@ def test_provider_needs_audience_and_issuer(
     assert name in str(error.value)
     if value is None:
         assert "'https://sign-in.example/jwks'" in str(error.value)
-        assert "tokens for other applications would sign people in. Give" in str(error.value)
+        assert "tokens for other applications would sign people in. Use" in str(error.value)

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/v1/session")
 
 
 class SignIn(BaseModel):
-    """The name to sign in under."""
+    """The user id to sign in with."""
 
     user_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
 
