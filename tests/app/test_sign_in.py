@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from ansible_collections.screen_flow.live.plugins.module_utils.evidence import stack as evidence
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.sessions import COOKIE
@@ -171,6 +172,8 @@ async def test_provider_that_rotates_its_key_and_fails(
     assert session(site).status_code == 401
     ready = get(site, "/readyz")
     assert (ready.status_code, ready.json()["sign_in"]) == (200, "unavailable")
+    # What diagnosis knows of it.
+    assert evidence.ready(site.port, 5)["sign_in"] == "unavailable"
     line = f"ERROR app.jwks: The sign-in's key set {site.env['APP_SESSION_JWKS_URL']} can't be fetched: "
     assert line in site.api.log()
 
