@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,9 +28,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from app.sessions import InvalidSession, Sessions
 from tests.kit.app import Process, free_port, wait_until
 
 SOURCE = Path(__file__).parent / "identity_provider"
+KEY, OTHER_KEY = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 
 
 @dataclass
@@ -292,3 +295,14 @@ def token(key: Any, *, kid: str | None = None, algorithm: str = "RS256", **claim
     }
     kept = {name: value for name, value in (all_claims | claims).items() if value is not None}
     return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": kid} if kid else None)
+
+
+Open = Callable[..., contextlib.AbstractAsyncContextManager[Sessions]]
+"""Opens the sessions of a key server, with further settings; see the fixture `sessions`."""
+
+
+async def accepts(sessions: Sessions, token: str) -> bool:
+    with contextlib.suppress(InvalidSession):
+        await sessions.verify(token)
+        return True
+    return False

@@ -9,10 +9,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 from ansible_collections.screen_flow.live.plugins.module_utils.evidence import stack as evidence
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.sessions import COOKIE
-from tests.app.provider import Authority, IdentityProvider, KeyServer, public_jwk, token
+from tests.app.provider import KEY, Authority, IdentityProvider, KeyServer, public_jwk, token
 from tests.app.proxy import Proxy
 from tests.kit.app import (
     ORIGIN,
@@ -25,12 +24,6 @@ from tests.kit.app import (
 )
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
-KEY = rsa.generate_private_key(65537, 2048)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
