@@ -56,8 +56,10 @@ class Listener:
         self.wanted = wanted  # id of the last event that the client has seen
         self.since = now  # loop time in seconds
         self.cursor: int | None = None  # None until its position in the window is known
-        self.end: End | None = None
-        self.on_end: Callable[[], None] | None = None
+        self.end: End | None = None  # why the hub ended this listener
+        self.on_end: Callable[[], None] | None = (
+            None  # called when the hub ends this listener, `end` being set
+        )
         self.ready: asyncio.Future[None] | None = None
         self._scheduler = scheduler
         self._resync: bytes | None = None

@@ -239,7 +239,7 @@ class StreamReader:
     def _prepend(room: Room, query: _Query, events: list[Event]) -> None:
         window = room.window
         assert window is not None
-        # A window that was trimmed meanwhile has another beginning; the answer says nothing about that.
+        # Otherwise the window was trimmed since the query, and the reply does not adjoin it.
         if window.floor == query.begin:
             _extend(room, window, query, events)
 

@@ -50,6 +50,16 @@ def _upstream(chosen: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
     return upstream.costs_table(costs), upstream.figures(costs)
 
 
+def _add_count(parser: argparse.ArgumentParser, option: str, default: int, what: str, low: int = 1) -> None:
+    parser.add_argument(
+        f"--{option}",
+        type=partial(number, low=low),
+        default=default,
+        metavar="N",
+        help=f"{what} (%(default)s)",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
@@ -78,9 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "loss", parents=[common], help="events lost during seven faults; takes minutes"
     )
     losing.set_defaults(run=_loss)
-    losing.add_argument(
-        "--clients", type=number, default=200, metavar="N", help="number of clients (%(default)s)"
-    )
+    _add_count(losing, "clients", 200, "number of clients")
     losing.add_argument(
         "--design",
         choices=["guide", "ours"],
@@ -110,11 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         ("steady", 2_000, f"sockets whose cost is measured, 0 or at least {2 * sockets.USERS}"),
         ("load", 0, "other programs that use the processor meanwhile"),
     ):
-        low = 1 if option in ("users", "missed", "addresses") else 0
-        stormy.add_argument(
-            f"--{option}", type=partial(number, low=low), default=default, metavar="N",
-            help=f"{what} (%(default)s)",
-        )  # fmt: skip
+        _add_count(stormy, option, default, what, low=1 if option in ("users", "missed", "addresses") else 0)
 
     way = commands.add_parser(
         "upstream",
@@ -122,13 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         help="connections from nginx to the api, in a running demo; takes minutes",
     )
     way.set_defaults(run=_upstream)
-    way.add_argument(
-        "--clients",
-        type=partial(number, low=2 * upstream.USERS),
-        default=2_000,
-        metavar="N",
-        help=f"number of clients, {2 * upstream.USERS} or more (%(default)s)",
-    )
+    low = 2 * upstream.USERS
+    _add_count(way, "clients", 2_000, f"number of clients, {low} or more", low)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Whose session is trusted, and with which key."""
+"""Which sessions are accepted, with which keys."""
 
 import os
 import subprocess
@@ -45,8 +45,8 @@ async def test_no_valid_session(site: Site, cookie: str) -> None:
     async with site.socket("ada", cookie=cookie) as connection:
         assert await close_code(connection) == 4401
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{site.url}/api/v1/session", headers={"Cookie": cookie})
-    assert answer.status_code == 401
+        response = await client.get(f"{site.url}/api/v1/session", headers={"Cookie": cookie})
+    assert response.status_code == 401
 
 
 async def test_expired_session(site: Site, user: str) -> None:
@@ -54,7 +54,7 @@ async def test_expired_session(site: Site, user: str) -> None:
         assert await close_code(connection) == 4401
 
 
-async def test_session_that_expires_closes_its_socket(site: Site, user: str) -> None:
+async def test_expiry_of_the_session_closes_the_socket(site: Site, user: str) -> None:
     async with site.socket(user, cookie=site.cookie(user, ttl=2)) as connection:
         assert await close_code(connection, seconds=4) == 4401
 
@@ -74,7 +74,7 @@ def test_two_keys_are_accepted_and_rotate_without_restart(site: Site, user: str)
             site.keys.write_text(keys)
             assert httpx.get(f"{site.url}/api/v1/session", headers=headers).status_code == status, keys
             mine = {"Cookie": site.cookie(user, key=new)}
-            # A broken file leaves the keys before it in use, and says so.
+            # An unusable file leaves the previous keys in use, and is logged.
             assert httpx.get(f"{site.url}/api/v1/session", headers=mine).status_code == 200
     finally:
         site.keys.write_text(f"{old}\n")
@@ -84,30 +84,30 @@ def test_two_keys_are_accepted_and_rotate_without_restart(site: Site, user: str)
 
 async def test_demo_sign_in(site: Site) -> None:
     async with httpx.AsyncClient(base_url=f"{site.url}/api/v1") as client:
-        answer = await client.get("/session")
-        assert (answer.status_code, answer.json()) == (
+        response = await client.get("/session")
+        assert (response.status_code, response.json()) == (
             401,
             {"detail": "Not signed in.", "demo_sign_in": True, "sign_in_url": None},
         )
-        answer = await client.post("/session", json={"user_id": "ada"})
-        assert answer.status_code == 204
-        cookie = answer.headers["set-cookie"]
+        response = await client.post("/session", json={"user_id": "ada"})
+        assert response.status_code == 204
+        cookie = response.headers["set-cookie"]
         name, *attributes = cookie.split("; ")
         assert name.startswith("__Host-screen-flow=")
         assert {"HttpOnly", "Secure", "SameSite=lax", "Path=/"} <= set(attributes)
         headers = {"Cookie": name}
-        answer = await client.get("/session", headers=headers)
-        assert answer.json() == {"user_id": "ada", "demo_sign_in": True}
+        response = await client.get("/session", headers=headers)
+        assert response.json() == {"user_id": "ada", "demo_sign_in": True}
         async with site.socket("ada", cookie=name) as connection:
             await connection.send("ping")
             assert await receive(connection) == {"type": "pong"}
-        answer = await client.delete("/session")
-        assert (answer.status_code, "Max-Age=0" in answer.headers["set-cookie"]) == (204, True)
+        response = await client.delete("/session")
+        assert (response.status_code, "Max-Age=0" in response.headers["set-cookie"]) == (204, True)
         bodies: list[Any] = [{"user_id": ""}, {"user_id": "a b"}, {"user_id": "a/b"}, {"user_id": 1}, {}, []]
         for wrong in bodies:
-            answer = await client.post("/session", json=wrong)
-            assert answer.status_code == 422
-            assert "user_id" in answer.json()["detail"] or "dictionary" in answer.json()["detail"]
+            response = await client.post("/session", json=wrong)
+            assert response.status_code == 422
+            assert "user_id" in response.json()["detail"] or "dictionary" in response.json()["detail"]
         foreign = await client.post(
             "/session", json={"user_id": "ada"}, headers={"Origin": "https://evil.example"}
         )
@@ -116,8 +116,8 @@ async def test_demo_sign_in(site: Site) -> None:
 
 def test_demo_sign_in_is_off_by_default(own_site: Site) -> None:
     own_site.start()
-    answer = httpx.post(f"{own_site.url}/api/v1/session", json={"user_id": "ada"})
-    assert answer.status_code == 404
+    response = httpx.post(f"{own_site.url}/api/v1/session", json={"user_id": "ada"})
+    assert response.status_code == 404
     assert httpx.get(f"{own_site.url}/api/v1/session").json()["demo_sign_in"] is False
 
 
@@ -186,7 +186,7 @@ def run_cli(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-async def test_operators_token(settings: Settings) -> None:
+async def test_token_for_the_operator(settings: Settings) -> None:
     env = {"APP_PROBE_KEY_FILE": str(settings.probe_key_file)}
     printed = run_cli("--subject", "site-check-me", "--ttl", "120", **env)
     session = await Sessions(settings).verify(printed.stdout.strip())
