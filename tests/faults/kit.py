@@ -122,7 +122,7 @@ class Site:
         return look
 
     def save(self):
-        """Save what the faults change, so that healing is exact."""
+        """Save what the faults change, so that reverting is exact."""
         self.sh(f"rm -rf {SAVED} && mkdir -p {SAVED}")
         self.sh(f"cp -a /etc/nginx {SAVED}/nginx && cp -a {PEM} {KEY} {SAVED}/")
         state = self.cloudflare("GET", "state")
@@ -151,15 +151,14 @@ Step = Callable[[Site], object]
 class Fault:
     """One fault, in the file of its layer.
 
-    `rule` is the rule that has to find it, and `cause` a part of the cause that the finding has to name.
-    `touches` names what the fault changes: two faults that share it can't be made at once.
+    `rule` is the rule that has to find it, and `cause` a part of the cause that the finding has to report.
+    `touches` names what the fault changes: two faults that share it can't be injected together.
     """
 
-    name: str
     rule: str
     cause: str
     inject: Step
-    heal: Step
+    revert: Step
     touches: set[str]
     layer: str = ""  # the name of its file
 
@@ -215,7 +214,7 @@ def edit_in(service, file, expression):
 
 
 def setting(**values):
-    """Return a step: set settings of the zone behind Cloudflare's API, as a person does in the dashboard."""
+    """Return a step: set settings of the zone without Cloudflare's API, as in the dashboard."""
     return lambda site: site.cloudflare("PATCH", "settings", values)
 
 

@@ -1,4 +1,4 @@
-"""Faults made on a healthy site, alone and in pairs: diagnosis must name layer, cause and page of each.
+"""Faults injected into a healthy site, alone and in pairs: diagnosis must find layer, cause and page of each.
 
 Runs playbooks/diagnose.yml over a site that is up (ORIGIN_CONTAINER and the rest of `.demo/…/env`), with the
 site's own variables, and leaves the site healthy.
@@ -17,7 +17,7 @@ import pytest
 import websockets
 
 from tests.faults.kit import WEBSOCKET_PATH, Site
-from tests.faults.layers import FAULTS, by_name, identifier
+from tests.faults.layers import FAULTS, by_rule
 from tests.kit.site import REPOSITORY
 
 SEED = 20251206  # the guide's date
@@ -27,7 +27,7 @@ RUNS = 20
 
 @pytest.fixture(scope="session")
 def score():
-    """Count right, wrong (another cause than the one made), missed and false alarms."""
+    """Count right, wrong (another cause than the injected one), missed and false alarms."""
     return Counter()
 
 
@@ -56,20 +56,20 @@ def pairs(count=10):
 
 
 def judge(look, expected, score):
-    """Count what was found against what was made; return the sentences for what is not right."""
+    """Compare the findings with the injected faults; return what is wrong, as sentences."""
     found, problems = dict(look.findings), []
     for fault in expected:
         finding = found.pop(fault.rule, None)
         if finding is None:
             score["missed"] += 1
-            problems.append(f"{fault.name}: missed")
+            problems.append(f"{fault.rule}: missed")
         elif (
             finding["layer"] != fault.layer
             or fault.cause not in finding["cause"]
             or not (REPOSITORY / f"docs/runbook/{finding['page']}.md").exists()
         ):
             score["wrong"] += 1
-            problems.append(f"{fault.name}: wrong, {finding}")
+            problems.append(f"{fault.rule}: wrong, {finding}")
         else:
             score["right"] += 1
     for finding in found.values():
@@ -78,30 +78,30 @@ def judge(look, expected, score):
     return problems
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=identifier)
-def test_a_fault_is_named_and_then_healed(site, score, fault):
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.rule)
+def test_a_fault_is_found_and_reverted(site, score, fault):
     try:
         fault.inject(site)
         look = site.diagnose()
     finally:
-        fault.heal(site)
+        fault.revert(site)
     problems = judge(look, [fault], score)
     site.wait_until_healthy()
     assert not problems, "\n".join([*problems, look.output])
     assert look.seconds < 20
 
 
-@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(map(identifier, pair)))
-def test_two_faults_are_both_named(site, score, pair):
-    made = []
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(fault.rule for fault in pair))
+def test_two_faults_are_both_found(site, score, pair):
+    injected = []
     try:
         for fault in pair:
-            made.append(fault)
+            injected.append(fault)
             fault.inject(site)
         look = site.diagnose()
     finally:
-        for fault in reversed(made):
-            fault.heal(site)
+        for fault in reversed(injected):
+            fault.revert(site)
     problems = judge(look, pair, score)
     site.wait_until_healthy()
     assert not problems, "\n".join([*problems, look.output])
@@ -182,14 +182,14 @@ def test_a_healthy_site_is_reported_in_time(site):
 
 
 def test_the_playbook_ends_in_time_when_layers_hang(site, capsys):
-    hung = by_name("api hung")
+    hung = by_rule("api_hangs")
     hung.inject(site)
     site.cloudflare("PUT", "faults", [{"path": ".", "times": 1000, "delay": 60}])
     try:
         look = site.diagnose()
     finally:
         site.cloudflare("PUT", "faults", [])
-        hung.heal(site)
+        hung.revert(site)
     with capsys.disabled():
         print(f"\nplaybooks/diagnose.yml with a hung api and a hung Cloudflare API: {look.seconds:.1f} s")
     assert look.status == 2, look.output

@@ -1,6 +1,6 @@
-"""Modules decide by fields and enums: none searches a text for people, such as an error's message.
+"""Modules decide by fields and enums: none searches human-readable text, such as a message.
 
-Output of outside software is parsed where it is read, into a field. A text for people is an exception's
+Output of outside software is parsed where it is read, into a field. Human-readable text is an exception's
 text, or a field that carries one (TEXTS); comparing or searching it is a violation.
 """
 
@@ -13,7 +13,7 @@ import pytest
 
 PLUGINS = Path(__file__).parents[2] / "collections/ansible_collections/screen_flow/live/plugins"
 FILES = sorted(PLUGINS.rglob("*.py"))
-# Fields and attributes whose value is a text for people.
+# Fields and attributes whose value is human-readable text.
 TEXTS = {
     "says", "said", "message", "msg", "error", "missing", "cause", "remedy", "detail", "strerror",
 }  # fmt: skip
@@ -46,7 +46,7 @@ def names(target: ast.AST) -> set[str]:
 
 
 class Texts:
-    """Which expressions of one function, or of a module's own level, are texts for people."""
+    """The expressions of a function, or of a module's own level, that are human-readable text."""
 
     def __init__(self, scope: ast.AST) -> None:
         self.nodes = list(own_nodes(scope))
@@ -78,7 +78,7 @@ class Texts:
         return key_of(node) in TEXTS
 
     def contains(self, node: ast.AST) -> bool:
-        """Return whether an expression's value is, or has in it, a text for people."""
+        """Return whether an expression's value is, or contains, human-readable text."""
         if self.is_text(node):
             return True
         match node:
@@ -127,7 +127,7 @@ def own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
 
 
 def violations(source: str) -> list[str]:
-    """Return the lines of a module that search a text for people."""
+    """Return the lines of a module that search human-readable text."""
     tree = ast.parse(source)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     found = {
@@ -141,7 +141,7 @@ def test_modules_are_found():
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PLUGINS)))
-def test_no_text_for_people_is_searched(file):
+def test_no_human_readable_text_is_searched(file):
     if str(file.relative_to(PLUGINS)) in PENDING:
         pytest.xfail("still searches a sentence")
     assert violations(file.read_text()) == []
@@ -150,7 +150,7 @@ def test_no_text_for_people_is_searched(file):
 @pytest.mark.parametrize(
     "code",
     [
-        # What the rules and gatherers once did.
+        # From former rules and gatherers.
         'refused = "OOM command not allowed" in (e["server.canary.error"] or "")',
         'if not inside.get("error", "").startswith("not tried"): pass',
         'waited = "timed out" in e.document["edge"].get("page", {}).get("missing", "")',

@@ -1,4 +1,4 @@
-"""site_diagnosis: what each piece of evidence shows, in which order it is told, what is never invented."""
+"""site_diagnosis: the evidence that each rule detects, the order of findings, none without evidence."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ def found(document, again=True):
     return [finding.rule for finding in diagnose(document, again=again).findings]
 
 
-# Which change of a healthy site's evidence each rule has to see.
+# The change of a healthy site's evidence that each rule has to detect.
 CASES = {
     "disk_full": {"server/disk": [{"path": "/", "size": 1000, "free": 1, "inodes_free": 0.9}]},
     "out_of_files": {"server/files/nginx": {"open": 100, "limit": 100}},
@@ -189,13 +189,13 @@ def test_every_rule_has_a_case():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_fault_is_named_alone(name):
+def test_each_fault_alone_has_one_finding(name):
     assert found(broken(name)) == [name]
 
 
 def pairs():
-    """Return pairs of causes that can stand side by side: neither explains or hides the other."""
-    # These two take the evidence of others with them: containers, and the zone.
+    """Return pairs of causes that can occur together: neither explains or hides the other."""
+    # Without containers or the zone, the evidence of other rules is missing.
     blinding = ("docker_stopped", "token_refused")
     causes = [rule for rule in RULES if not rule.is_symptom and rule.name not in blinding]
     for index, one in enumerate(causes):
@@ -210,7 +210,7 @@ def pairs():
                 yield one.name, other.name
 
 
-def test_any_two_causes_are_both_named_root_cause_first():
+def test_two_causes_are_both_found_root_cause_first():
     tried = list(pairs())
     assert len(tried) > 500
     for one, other in tried:
@@ -220,30 +220,30 @@ def test_any_two_causes_are_both_named_root_cause_first():
         assert layers == sorted(layers)
 
 
-def test_no_evidence_is_no_finding_but_is_said():
+def test_missing_evidence_is_reported_and_is_not_a_finding():
     document = healthy()
     for place in ("server", "edge"):
         for name in document[place]:
-            document[place][name] = {"missing": f"{name} hangs."}
+            document[place][name] = {"missing": f"{name} is missing."}
     diagnosis = diagnose(document)
     assert diagnosis.findings == diagnosis.waiting == []
-    assert diagnosis.missing["server.redis"] == "redis hangs."
+    assert diagnosis.missing["server.redis"] == "redis is missing."
     assert len(diagnosis.missing) == len(document["server"]) + len(document["edge"])
     text = describe(diagnosis)
     assert "No fault was found." in text
-    assert "server.redis: redis hangs." in text
+    assert "server.redis: redis is missing." in text
     assert "healthy" not in text
 
 
 @pytest.mark.parametrize("place", ["server", "edge"])
-def test_any_datum_may_be_missing_and_invents_nothing(place):
+def test_a_missing_datum_causes_no_finding(place):
     for name in healthy()[place]:
         document = healthy()
         change(document, f"{place}/{name}", ...)
         assert found(document) == [], name
 
 
-def test_evidence_of_an_unreachable_server_alone():
+def test_an_unreachable_server_is_missing_evidence():
     document = healthy()
     document["server"] = {"ssh": {"missing": "Connection timed out"}}
     diagnosis = diagnose(document)
@@ -259,7 +259,7 @@ def test_evidence_of_an_unreachable_server_alone():
         {"server/containers/api": container(state="created", health="none")},
     ],
 )
-def test_a_deployment_is_no_finding(state):
+def test_a_deployment_is_not_a_finding(state):
     document = broken("api_stopped")
     for path, value in state.items():
         change(document, path, value)
@@ -270,7 +270,7 @@ def test_a_deployment_is_no_finding(state):
     assert "Diagnose again" in describe(diagnosis)
 
 
-def test_a_container_that_just_became_healthy_is_looked_at_again():
+def test_a_container_that_just_became_healthy_needs_a_second_look():
     document = healthy()
     change(document, "server/containers/api", container(started=NOW - 3))
     change(document, "server/probes/api", failing("api", "tcp"))
@@ -279,7 +279,7 @@ def test_a_container_that_just_became_healthy_is_looked_at_again():
     assert found(document, again=True) == ["api_socket"]
 
 
-def test_a_symptom_without_a_cause_is_looked_at_again_and_one_with_a_cause_is_not():
+def test_a_symptom_needs_a_second_look_only_without_a_cause():
     document = broken("edge_socket")
     assert found(document, again=False) == []
     assert [finding.rule for finding in diagnose(document, again=False).waiting] == ["edge_socket"]
@@ -295,7 +295,7 @@ def test_a_symptom_without_a_cause_is_looked_at_again_and_one_with_a_cause_is_no
         (5.0, "closed", "edge_socket"),
     ],
 )
-def test_a_silent_edge_is_the_firewall_only_if_all_else_is_prompt(milliseconds, reason, rule):
+def test_an_edge_that_times_out_is_the_firewall_only_if_nginx_answers_promptly(milliseconds, reason, rule):
     document = healthy()
     document["server"]["probes"]["value"]["nginx port 443"]["handshake_ms"] = milliseconds
     document["edge"]["page"] = {"missing": "It did not respond.", "reason": reason}
@@ -303,14 +303,14 @@ def test_a_silent_edge_is_the_firewall_only_if_all_else_is_prompt(milliseconds, 
     assert found(document) == [rule]
 
 
-def test_a_container_that_ends_again_and_again_is_no_deployment():
+def test_a_container_that_exits_repeatedly_is_not_a_deployment():
     document = broken("api_stopped")
     change(document, "server/containers/api", container(state="restarting", restarts=4, exit_code=1))
     assert found(document) == ["api_stopped"]
 
 
 @pytest.mark.parametrize(("state", "named"), [("exited", False), ("restarting", True)])
-def test_a_stopped_container_s_last_words_are_of_the_past(state, named):
+def test_the_log_of_a_stopped_container_is_not_evidence_of_the_present(state, named):
     document = broken("api_stopped")
     change(document, "server/containers/api", container(state=state, health="unhealthy", restarts=4))
     change(document, "server/app_logs/api", {"lines": [], "redis_code": "WRONGPASS"})
@@ -323,7 +323,7 @@ def test_a_deployment_hides_no_other_fault():
     assert found(document) == ["websockets_off"]
 
 
-def test_every_finding_is_told_whole():
+def test_every_finding_is_reported_completely():
     for name in CASES:
         for finding in diagnose(broken(name), again=True).findings:
             assert finding.cause.endswith("."), finding
@@ -342,29 +342,29 @@ def run(capsys, document, **arguments):
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_module_fails_with_findings_and_writes_both(capsys, tmp_path):
+def test_the_module_fails_with_findings_and_writes_them_with_the_evidence(capsys, tmp_path):
     path = tmp_path / "diagnosis.json"
-    said = run(capsys, broken("redis_full"), path=str(path))
-    assert said["failed"]
-    assert said["msg"].startswith("The first broken layer is redis: Redis is full")
+    result = run(capsys, broken("redis_full"), path=str(path))
+    assert result["failed"]
+    assert result["msg"].startswith("The first broken layer is redis: Redis is full")
     record = json.loads(path.read_text())
     assert (record["healthy"], record["findings"][0]["page"]) == (False, "redis_is_full")
     assert record["evidence"]["server"]["redis"]["value"]["ping"] == "PONG"
 
 
-def test_the_module_is_content_with_a_healthy_site(capsys):
-    said = run(capsys, healthy())
-    assert not said.get("failed")
-    assert not said["changed"]
-    assert said["diagnosis"]["healthy"]
+def test_the_module_succeeds_on_a_healthy_site(capsys):
+    result = run(capsys, healthy())
+    assert not result.get("failed")
+    assert not result["changed"]
+    assert result["diagnosis"]["healthy"]
 
 
-def test_the_module_asks_for_a_second_look_first(capsys, tmp_path):
+def test_the_module_first_requests_a_second_look(capsys, tmp_path):
     document, path = broken("api_stopped"), tmp_path / "diagnosis.json"
     change(document, "server/deploying", ["docker compose up"])
-    said = run(capsys, document, final=False, path=str(path))
-    assert said["look_again"]
-    assert not said.get("failed")
+    result = run(capsys, document, final=False, path=str(path))
+    assert result["look_again"]
+    assert not result.get("failed")
     assert not path.exists()
 
 
@@ -379,7 +379,7 @@ def test_every_page_is_in_the_runbook():
 
 
 @pytest.mark.parametrize(("verify", "on"), [("optional", True), ("optional", False), ("required", True)])
-def test_origin_pulls_that_refuse_nobody_wrongly_are_no_fault(verify, on):
+def test_origin_pulls_that_reject_no_request_are_not_a_fault(verify, on):
     document = healthy()
     change(document, "server/nginx_config/verify_client", verify)
     change(document, "edge/origin_pulls/zone", on)

@@ -1,7 +1,6 @@
-"""The faults by layer: how each is made on a healthy site, how it is healed, and what diagnosis must find."""
+"""The faults by layer: how each is injected into a healthy site and reverted, and what must be diagnosed."""
 
 import dataclasses
-import re
 
 from tests.faults.layers import (
     api,
@@ -22,11 +21,6 @@ FAULTS = [
 ]
 
 
-def by_name(name):
-    """Return a fault by its name."""
-    return next(fault for fault in FAULTS if fault.name == name)
-
-
-def identifier(fault):
-    """Return a fault's name for pytest."""
-    return re.sub(r"\W+", "-", fault.name)
+def by_rule(rule):
+    """Return the first fault that this rule has to find."""
+    return next(fault for fault in FAULTS if fault.rule == rule)

@@ -10,24 +10,18 @@ def without_heartbeat(site):
 
 
 FAULTS = [
+    Fault("api_stopped", "api is stopped", stop("api"), start_stack, {"api", "edge path"}),
     Fault(
-        "api stopped", "api_stopped", "api is stopped",
-        inject=stop("api"), heal=start_stack, touches={"api", "edge way"},
-    ),
-    Fault(
-        "api hung", "api_hangs", "hangs",
+        "api_hangs", "hangs",
         inject=shell("pkill -STOP -f 'app[.]main'"),
-        heal=shell("pkill -CONT -f 'app[.]main'"),
-        touches={"api", "edge way"},
+        revert=shell("pkill -CONT -f 'app[.]main'"),
+        touches={"api", "edge path"},
     ),
+    Fault("no_heartbeat", "after 99 s", without_heartbeat, start_stack, {"api"}),
     Fault(
-        "api without heartbeat in time", "no_heartbeat", "after 99 s",
-        inject=without_heartbeat, heal=start_stack, touches={"api"},
-    ),
-    Fault(
-        "upstream dead", "upstream_dead", "No such file",
+        "upstream_dead", "No such file",
         inject=shell(f"mv {SOCKET} {SOCKET}.away"),
-        heal=shell(f"mv {SOCKET}.away {SOCKET}"),
-        touches={"upstream", "api", "edge way"},
+        revert=shell(f"mv {SOCKET}.away {SOCKET}"),
+        touches={"upstream", "api", "edge path"},
     ),
 ]  # fmt: skip

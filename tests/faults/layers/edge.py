@@ -32,52 +32,52 @@ def cache_rules(*rules):
 
 FAULTS = [
     Fault(
-        "edge WebSockets off", "websockets_off", "WebSockets are off",
-        inject=setting(websockets="off"), heal=restore_settings, touches={"setting"},
+        "websockets_off", "WebSockets are off",
+        inject=setting(websockets="off"), revert=restore_settings, touches={"setting"},
     ),
     Fault(
-        "SSL off", "ssl_mode", "SSL is off",
-        inject=setting(ssl="off"), heal=restore_settings, touches={"setting", "ssl"},
+        "ssl_mode", "SSL is off",
+        inject=setting(ssl="off"), revert=restore_settings, touches={"setting", "ssl"},
     ),
     Fault(
-        "SSL flexible, the origin redirects", "ssl_mode", "endless loop",
+        "ssl_mode", "endless loop",
         inject=both(
             edit(SITE, r"s|^    location / {|    if ($scheme = http) { return 301 https://$host/; }\n&|"),
             setting(ssl="flexible"),
         ),
-        heal=both(restore_nginx, restore_settings),
-        touches={"setting", "ssl", "nginx", "map", "location", "edge way", "api"},
+        revert=both(restore_nginx, restore_settings),
+        touches={"setting", "ssl", "nginx", "map", "location", "edge path", "api"},
     ),
     Fault(
-        "strict with a self-signed certificate", "strict_needs_certificate", "self-signed",
+        "strict_needs_certificate", "self-signed",
         inject=both(certificate("-days 100", self_signed=True), setting(ssl="strict")),
-        heal=both(restore_nginx, restore_settings),
+        revert=both(restore_nginx, restore_settings),
         touches={"setting", "ssl", "certificate", "nginx"},
     ),
     Fault(
-        "Rocket Loader on", "rocket_loader_on", "Rocket Loader",
-        inject=setting(rocket_loader="on"), heal=restore_settings, touches={"setting"},
+        "rocket_loader_on", "Rocket Loader",
+        inject=setting(rocket_loader="on"), revert=restore_settings, touches={"setting"},
     ),
     # No visitor passes the edge with either of these, so nothing else can be seen there.
     Fault(
-        "DNS record not proxied", "dns_not_proxied", "not proxied",
-        inject=dns(proxied=False), heal=dns(), touches={"dns", "edge way"},
+        "dns_not_proxied", "not proxied",
+        inject=dns(proxied=False), revert=dns(), touches={"dns", "edge path"},
     ),
     Fault(
-        "DNS record at another address", "dns_other_address", "192.0.2.1",
-        inject=dns(content="192.0.2.1"), heal=dns(), touches={"dns", "edge way"},
+        "dns_other_address", "192.0.2.1",
+        inject=dns(content="192.0.2.1"), revert=dns(), touches={"dns", "edge path"},
     ),
     Fault(
-        "token expired", "token_refused", "expired",
-        inject=token("expired"), heal=token("active"), touches={"setting", "ssl", "dns"},
+        "token_refused", "expired",
+        inject=token("expired"), revert=token("active"), touches={"setting", "ssl", "dns"},
     ),
     Fault(
-        "AOP on at one end only", "origin_pulls_one_end", "off in the zone",
-        inject=pulls(False), heal=pulls(True), touches={"setting", "nginx", "location"},
+        "origin_pulls_one_end", "off in the zone",
+        inject=pulls(False), revert=pulls(True), touches={"setting", "nginx", "location"},
     ),
     Fault(
-        "WebSocket path cached", "websocket_path_cached", "the edge caches",
-        inject=cache_rules(CACHE_EVERYTHING), heal=cache_rules(),
-        touches={"setting", "api", "nginx", "edge way", "dns"},
+        "websocket_path_cached", "the edge caches",
+        inject=cache_rules(CACHE_EVERYTHING), revert=cache_rules(),
+        touches={"setting", "api", "nginx", "edge path", "dns"},
     ),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ AUTHORITY = f"{SAVED}/authority"
 def certificate(arguments, name=None, self_signed=False):
     """Return a step: another certificate for the same key, loaded.
 
-    An authority signs it unless told otherwise: a self-signed one is a second fault where the zone is strict.
+    Signed by an authority by default: a self-signed one is a second fault where the zone is strict.
     """
 
     def run(site):
@@ -24,18 +24,18 @@ def certificate(arguments, name=None, self_signed=False):
 
 FAULTS = [
     Fault(
-        "certificate expired", "certificate_expired", "expired",
+        "certificate_expired", "expired",
         inject=certificate("-not_before 20240101000000Z -not_after 20250101000000Z"),
-        heal=restore_nginx, touches={"certificate"},
+        revert=restore_nginx, touches={"certificate"},
     ),
     Fault(
-        "certificate for another name", "certificate_other_name", "other.example.com",
+        "certificate_other_name", "other.example.com",
         inject=certificate("-days 100", "other.example.com"),
-        heal=restore_nginx, touches={"certificate"},
+        revert=restore_nginx, touches={"certificate"},
     ),
     Fault(
-        "key mismatch", "key_mismatch", "does not belong",
+        "key_mismatch", "does not belong",
         inject=shell(f"openssl ecparam -genkey -name prime256v1 -noout -out {KEY}"),
-        heal=restore_nginx, touches={"certificate", "nginx", "map", "location", "upstream"},
+        revert=restore_nginx, touches={"certificate", "nginx", "map", "location", "upstream"},
     ),
 ]  # fmt: skip

@@ -8,16 +8,10 @@ def drop_edge(flag):
     )
 
 
+ADMIT = "nft insert rule inet origin_firewall input tcp dport 443 accept"
 FAULTS = [
-    Fault(
-        "firewall too tight", "firewall_too_tight", "although nginx answers",
-        inject=drop_edge("-I"), heal=drop_edge("-D"),
-        touches={"edge way", "api", "redis", "nginx", "files"},
-    ),
-    Fault(
-        "firewall too loose", "firewall_too_loose", "is not Cloudflare",
-        inject=shell("nft insert rule inet origin_firewall input tcp dport 443 accept"),
-        heal=shell("systemctl reload origin-firewall"),
-        touches={"firewall", "edge way", "nginx"},
-    ),
+    Fault("firewall_too_tight", "although nginx answers", drop_edge("-I"), drop_edge("-D"),
+          {"edge path", "api", "redis", "nginx", "files"}),
+    Fault("firewall_too_loose", "is not Cloudflare", shell(ADMIT), shell("systemctl reload origin-firewall"),
+          {"firewall", "edge path", "nginx"}),
 ]  # fmt: skip

@@ -5,9 +5,9 @@ SCRIPT = '<script>new WebSocket("ws://screen-flow.localhost/")</script>'
 
 FAULTS = [
     Fault(
-        "page uses ws:// on https", "page_opens_ws", "ws://screen-flow",
+        "page_opens_ws", "ws://screen-flow",
         inject=edit_in("api", PAGE, f"s|</body>|{SCRIPT}</body>|"),
-        heal=edit_in("api", PAGE, "s|<script>new WebSocket[^<]*</script>||"),
-        touches={"api", "edge way", "nginx", "dns", "ssl", "setting", "page", "redis"},
+        revert=edit_in("api", PAGE, "s|<script>new WebSocket[^<]*</script>||"),
+        touches={"api", "edge path", "nginx", "dns", "ssl", "setting", "page", "redis"},
     ),
 ]  # fmt: skip

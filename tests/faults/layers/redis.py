@@ -9,20 +9,17 @@ def redis_cli(commands):
 
 
 FAULTS = [
+    Fault("redis_stopped", "redis is stopped", stop("redis"), start_stack, {"redis"}),
     Fault(
-        "Redis stopped", "redis_stopped", "redis is stopped",
-        inject=stop("redis"), heal=start_stack, touches={"redis"},
-    ),
-    Fault(
-        "Redis full", "redis_full", "full",
+        "redis_full", "full",
         inject=redis_cli(ALLOW + "CONFIG SET maxmemory 900kb\n"),
-        heal=lambda site: site.redis_cli(f"CONFIG SET maxmemory {site.saved['maxmemory']}\nACL LOAD\n"),
+        revert=lambda site: site.redis_cli(f"CONFIG SET maxmemory {site.saved['maxmemory']}\nACL LOAD\n"),
         touches={"redis"},
     ),
     Fault(
-        "Redis password wrong", "redis_password", "refuses the password",
+        "redis_password", "refuses the password",
         inject=redis_cli("ACL SETUSER app resetpass >wrong\nCLIENT KILL USER app\n"),
-        heal=redis_cli("ACL LOAD\n"),
+        revert=redis_cli("ACL LOAD\n"),
         touches={"redis", "api", "worker"},
     ),
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from tests.unit.site_probe.servers import Authority, serve_app
 
 @pytest.fixture
 def run(capsys):
-    """Run the module; return what it says, and the seconds that it took under `seconds`."""
+    """Run the module; return its output, with the duration in `seconds`."""
 
     def call(*targets, check=False, **arguments):
         arguments = {"targets": [{"name": "api", **target} for target in targets], **arguments}
@@ -32,12 +32,12 @@ def probe(run):
     """Probe one target; return its result."""
 
     def call(**target):
-        said = run(target)
-        assert not said.get("failed"), said["msg"]
-        assert not said["changed"]
-        (result,) = said["results"]
-        assert said["ok"] == result["ok"]
-        assert (said["msg"] == "") == result["ok"], "a target fails with a sentence and passes without"
+        output = run(target)
+        assert not output.get("failed"), output["msg"]
+        assert not output["changed"]
+        (result,) = output["results"]
+        assert output["ok"] == result["ok"]
+        assert (output["msg"] == "") == result["ok"], "exactly a failed target has a message"
         return result
 
     return call

@@ -15,27 +15,27 @@ def test_a_target_that_hangs_does_not_delay_the_others(run, listen, api):
             connection.sendall(b"H")
             time.sleep(0.1)
 
-    said = run(
+    output = run(
         {"name": "trickles", "url": f"ws://127.0.0.1:{listen(trickle)}/"},
         {"name": "hangs", "url": f"wss://127.0.0.1:{listen(hang)}/", "timeout": 60},
         {"name": "works", "url": f"ws://{api}{PATH}", "cookie": COOKIE},
         deadline=1,
     )
-    assert said["seconds"] < 1.9
-    assert not said["ok"]
-    assert [(result["name"], result["ok"], result["stage"]) for result in said["results"]] == [
+    assert output["seconds"] < 1.9
+    assert not output["ok"]
+    assert [(result["name"], result["ok"], result["stage"]) for result in output["results"]] == [
         ("trickles", False, "http"),
         ("hangs", False, "tls"),
         ("works", True, "pong"),
     ]
-    assert all("within 1 s" in result["error"] for result in said["results"][:2])
-    assert said["msg"].startswith("trickles: ")
+    assert all("within 1 s" in result["error"] for result in output["results"][:2])
+    assert output["msg"].startswith("trickles: ")
 
 
 def test_the_cookie_appears_in_no_output(run, api, listen):
-    said = run({"url": f"ws://{api}/{COOKIE}", "cookie": COOKIE, "until": "http"})
-    assert said["ok"]
-    assert COOKIE not in json.dumps(said)
+    output = run({"url": f"ws://{api}/{COOKIE}", "cookie": COOKIE, "until": "http"})
+    assert output["ok"]
+    assert COOKIE not in json.dumps(output)
 
 
 def test_check_mode_probes_as_well(run, api, refused):
@@ -46,9 +46,9 @@ def test_check_mode_probes_as_well(run, api, refused):
 def test_without_the_library_only_check_mode_continues(run, api, refused, monkeypatch):
     monkeypatch.setattr(stages, "websocket", None)
     targets = [{"url": f"ws://{api}{PATH}"}, {"url": f"ws://127.0.0.1:{refused}/"}]
-    said = run(*targets)
-    assert said["failed"]
-    assert "python3-websocket" in said["msg"]
+    output = run(*targets)
+    assert output["failed"]
+    assert "python3-websocket" in output["msg"]
     results = run(*targets, check=True)["results"]
     assert [(result["ok"], result["stage"]) for result in results] == [(False, "http"), (False, "tcp")]
     assert results[0]["reason"] == "no_library"
@@ -56,7 +56,7 @@ def test_without_the_library_only_check_mode_continues(run, api, refused, monkey
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "error"),
     [
         ({"url": "ftp://example.com/"}, "'ftp://example.com/'"),
         ({"url": "ws:///path"}, "'ws:///path'"),
@@ -74,11 +74,11 @@ def test_without_the_library_only_check_mode_continues(run, api, refused, monkey
         ({"url": "ws://example.com/", "origin": "https://a\nX: 1"}, "origin of target 'api'"),
     ],
 )
-def test_bad_input_is_named(run, target, says):
-    said = run(target)
-    assert said["failed"]
-    assert says in said["msg"]
-    assert "; give " in said["msg"]
+def test_bad_input_is_named(run, target, error):
+    output = run(target)
+    assert output["failed"]
+    assert error in output["msg"]
+    assert "; give " in output["msg"]
 
 
 def test_the_deadline_must_be_positive(run):

@@ -31,14 +31,12 @@ options:
     description: Seconds that Docker may take; this includes the start of a Python process.
     type: float
     default: 8
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
+extends_documentation_fragment: screen_flow.live.attributes.read_only
 attributes:
   check_mode:
     support: full
     details: Nothing is published in check mode.
-author:
-  - screen-flow developers (@screen-flow)
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -49,19 +47,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 canary:
-  description: A datum of the evidence document, whose value is described here.
+  description: >-
+    A datum of the evidence document; its value is the V(channel) that the canary was published on, or the
+    V(error) for which it was not, and V(redis_code), the code of the Redis error behind that, such as OOM, or
+    null.
   type: dict
   returned: always
-  contains:
-    channel:
-      description: The channel that it was published on.
-      type: str
-    error:
-      description: Why it was not published; else empty.
-      type: str
-    redis_code:
-      description: The code of the Redis error behind it, such as OOM, or null.
-      type: str
 logged:
   description: A datum; the lines of the last two minutes about the probe's sockets, redacted.
   type: dict

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: diagnose the site from the evidence, for people and for machines."""
+"""Ansible module: diagnose the site from the evidence, as text and as data."""
 
 from __future__ import annotations
 
@@ -11,22 +11,6 @@ description:
     collected into one document, and applies the rules to it.
   - Fails when there are findings, unless O(final) is false and a second look may explain them.
 options:
-  server:
-    description: Evidence of the server; empty when it could not be reached.
-    type: dict
-    required: true
-  edge:
-    description: Evidence of the edge.
-    type: dict
-    required: true
-  expected:
-    description: What the inventory sets for the site.
-    type: dict
-    required: true
-  site:
-    description: The site's URL.
-    type: str
-    required: true
   unreachable:
     description: Why the server could not be reached; empty when it was.
     type: str
@@ -38,15 +22,8 @@ options:
   path:
     description: File for diagnosis and evidence as JSON. Its folder must exist. By default none is written.
     type: path
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
-attributes:
-  idempotent:
-    support: full
-    details: The file is a record of this run, not a part of the site, so writing it does not count as a
-      change.
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.evidence, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -72,7 +49,7 @@ look_again:
   type: bool
   returned: always
 text:
-  description: The diagnosis as text for people.
+  description: The diagnosis as text for a terminal.
   type: str
   returned: always
 """
@@ -86,17 +63,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.diagnosis.engine import diagnose
 from ..module_utils.diagnosis.rules import RULES
 from ..module_utils.diagnosis.text import as_record, describe
-from ..module_utils.evidence.document import FORMAT, Missing
+from ..module_utils.evidence.document import DOCUMENT_SPEC, Missing, document_of
 
 
 def main() -> None:
     """Entry point: diagnose, write the file, return."""
     module = AnsibleModule(
         argument_spec={
-            "server": {"type": "dict", "required": True},
-            "edge": {"type": "dict", "required": True},
-            "expected": {"type": "dict", "required": True},
-            "site": {"type": "str", "required": True},
+            **DOCUMENT_SPEC,
             "unreachable": {"type": "str", "default": ""},
             "final": {"type": "bool", "default": True},
             "path": {"type": "path"},
@@ -104,9 +78,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    unreachable = given["unreachable"]
-    server = {"ssh": Missing(unreachable, "unreachable").datum()} if unreachable else given["server"]
-    document = {"format": FORMAT, "expected": given["expected"], "server": server, "edge": given["edge"]}
+    if given["unreachable"]:
+        given["server"] = {"ssh": Missing(given["unreachable"], "unreachable").datum()}
+    document = document_of(given)
     diagnosis = diagnose(document, RULES, again=given["final"])
     look_again = not given["final"] and bool(diagnosis.waiting)
     record, text = as_record(diagnosis), describe(diagnosis)

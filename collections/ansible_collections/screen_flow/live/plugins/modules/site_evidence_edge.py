@@ -58,11 +58,8 @@ options:
 requirements:
   - cloudflare
   - websocket-client
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -76,7 +73,7 @@ EXAMPLES = r"""
     zone: example.com
     api_token: "{{ vault_cloudflare_zone_api_token }}"
   delegate_to: localhost
-  register: evidence
+  register: edge
 """
 
 RETURN = r"""

@@ -54,11 +54,8 @@ options:
 requirements:
   - psutil (Debian's python3-psutil)
   - websocket-client (Debian's python3-websocket)
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -71,7 +68,7 @@ EXAMPLES = r"""
     websocket_path: /api/v1/cv-processing/ws/
     server_name: www.example.com
     control_time: "{{ now(utc=true).timestamp() }}"
-  register: evidence
+  register: server
 """
 
 RETURN = r"""

@@ -26,11 +26,8 @@ options:
     required: true
 requirements:
   - websocket-client
-extends_documentation_fragment:
-  - screen_flow.live.probe.single
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe.single, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""

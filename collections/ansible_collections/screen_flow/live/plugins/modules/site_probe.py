@@ -20,11 +20,8 @@ options:
     default: 10
 requirements:
   - websocket-client (Debian's python3-websocket) where a WebSocket URL is probed beyond V(tls)
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -88,7 +85,7 @@ results:
         on success.
       type: str
     error:
-      description: The same in one sentence for people; empty on success.
+      description: The same as a sentence; empty on success.
       type: str
     status:
       description: The HTTP status, or null without a response.

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: check the deployment checklist against the evidence, for people and for machines."""
+"""Ansible module: check the deployment checklist against the evidence; table, JSON and JUnit."""
 
 from __future__ import annotations
 
@@ -12,25 +12,9 @@ description:
     M(screen_flow.live.site_listen) and M(screen_flow.live.site_canary) collected.
   - Fails when a line failed. A line that needs a Cloudflare token is V(not tried) without one.
 options:
-  site:
-    description: The site's URL.
-    type: str
-    required: true
   host:
     description: The server that was checked.
     type: str
-    required: true
-  expected:
-    description: What the inventory sets for the site.
-    type: dict
-    required: true
-  server:
-    description: Evidence of the server.
-    type: dict
-    required: true
-  edge:
-    description: Evidence of the edge.
-    type: dict
     required: true
   verify:
     description: The data V(listened), V(canary) and V(logged).
@@ -46,18 +30,12 @@ options:
     type: path
 requirements:
   - junitparser, where O(folder) is given
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
+extends_documentation_fragment: [screen_flow.live.evidence, screen_flow.live.attributes.read_only]
 attributes:
   check_mode:
     support: full
     details: In check mode nothing fails and nothing is written; RV(table) shows the state of the site.
-  idempotent:
-    support: full
-    details: The files are a record of this run, not a part of the site, so writing them does not count as a
-      change.
-author:
-  - screen-flow developers (@screen-flow)
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -96,7 +74,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils.diagnosis.checklist import FAILED, LAYERS, NOT_TRIED, OK, Line, judge, table
-from ..module_utils.evidence.document import FORMAT
+from ..module_utils.evidence.document import DOCUMENT_SPEC, document_of
 
 try:
     import junitparser
@@ -136,11 +114,8 @@ def main() -> None:
     """Entry point: check, write the files, return."""
     module = AnsibleModule(
         argument_spec={
-            "site": {"type": "str", "required": True},
+            **DOCUMENT_SPEC,
             "host": {"type": "str", "required": True},
-            "expected": {"type": "dict", "required": True},
-            "server": {"type": "dict", "required": True},
-            "edge": {"type": "dict", "required": True},
             "verify": {"type": "dict", "required": True},
             "layers": {"type": "list", "elements": "str", "default": []},
             "folder": {"type": "path"},
@@ -148,7 +123,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    document = {"format": FORMAT, **{part: given[part] for part in ("expected", "server", "edge", "verify")}}
+    document = document_of(given, "verify")
     lines = judge(document, given["layers"] or LAYERS)
     failed = [line for line in lines if line.verdict == FAILED]
     shown = f"{table(lines)}\n\n{summary(lines)}"

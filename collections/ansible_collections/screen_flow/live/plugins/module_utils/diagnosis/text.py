@@ -1,4 +1,4 @@
-"""A diagnosis as text for people and as a record for machines."""
+"""A diagnosis as text for a terminal, and as a JSON record."""
 
 from __future__ import annotations
 

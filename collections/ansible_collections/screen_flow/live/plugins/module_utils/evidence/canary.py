@@ -40,7 +40,7 @@ print(json.dumps(found))
 def publish(worker: str, user_id: str, nonce: str, deadline: Deadline) -> dict[str, Any]:
     """Publish a canary with this nonce from the worker's container (an id).
 
-    Returns the `channel` that it was published on; or why not, as `error` (for people) and `redis_code` (the
+    Returns the `channel` that it was published on; or why not, as `error` (a sentence) and `redis_code` (the
     code of Redis's error reply, such as OOM, where it is the cause). Raises Missing.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -7,7 +7,7 @@ The document is a JSON object that verify's checks and diagnose's rules both rea
      "server": {NAME: DATUM, ...},      # collected on the server by module site_evidence_server
      "edge": {NAME: DATUM, ...}}        # collected on the control node by module site_evidence_edge
 
-A datum is `{"value": VALUE}`, or `{"missing": "a sentence for people", "reason": ENUM}`; nothing is guessed.
+A datum is `{"value": VALUE}`, or `{"missing": "a sentence", "reason": ENUM}`; nothing is guessed.
 ENUM is `deadline` (no result in time), `internal` (a bug), a reason of probe/stages.py, or `unavailable`. The
 RETURN of the two modules describes each NAME. No datum contains a secret: log lines are redacted, and of a
 container's environment only named variables are kept.
@@ -25,6 +25,14 @@ LINE_LENGTH = 300  # characters kept of each line
 
 Datum = dict[str, Any]
 
+# Argument spec of modules that judge the document; the doc fragment `evidence` documents it.
+DOCUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "site": {"type": "str", "required": True},
+    "expected": {"type": "dict", "required": True},
+    "server": {"type": "dict", "required": True},
+    "edge": {"type": "dict", "required": True},
+}
+
 
 class Missing(Exception):
     """A datum can't be collected: a sentence that says why, and the reason as an enum."""
@@ -36,6 +44,11 @@ class Missing(Exception):
     def datum(self) -> Datum:
         """Return the datum that stands for the missing value."""
         return {"missing": str(self), "reason": self.reason}
+
+
+def document_of(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """Return the document that a module's options give; `more` names other options that are parts of it."""
+    return {"format": FORMAT, **{part: given[part] for part in ("expected", "server", "edge", *more)}}
 
 
 def value(document: Mapping[str, Any], path: str) -> Any:

@@ -252,7 +252,7 @@ def round_trip(
             "error": published["error"],
         }
         if not found["error"] and _receives(client, nonce, deadline):
-            # Includes the start of a Python process; verify measures the event's way alone.
+            # Includes the start of a Python process; verify measures the delivery alone.
             found["received_ms"] = round((time.monotonic() - start) * 1000)
         return found
     finally:

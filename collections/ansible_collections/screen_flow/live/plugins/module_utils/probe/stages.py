@@ -22,7 +22,7 @@ try:
 except ImportError:
     websocket = None  # type: ignore[assignment]
 
-# Why a stage failed; `error` explains it to people.
+# Why a stage failed; `error` is the same as a sentence.
 Reason = Literal[
     "",  # it did not fail
     "no_address",  # the name does not resolve

@@ -117,7 +117,7 @@ def origin_pulls_one_end(e: Evidence) -> str | None:
         return "nginx requires a client certificate, but Authenticated Origin Pulls are off in the zone."
     if verify == "off" and edge:
         return "Authenticated Origin Pulls are on in the zone, but nginx does not verify the certificate."
-    # "optional" is the state between the two: nginx rejects nobody.
+    # "optional" is the state between the two: nginx rejects no client.
     return None
 
 
