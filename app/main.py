@@ -27,6 +27,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.api.v1 import cv_processing, session
 from app.batches import SNAPSHOT
 from app.hub import Hub
+from app.jwks import COOL_DOWN, KeySetUnavailable
 from app.pages import Pages
 from app.protocol import HttpProtocol, Protocol, seconds_since_start
 from app.redis_password import from_url
@@ -70,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/", Pages(settings.frontend_dir))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RedisError, _no_redis)
+    app.add_exception_handler(KeySetUnavailable, _no_key_set)
     return app
 
 
@@ -98,14 +100,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         snapshot=commands.register_script(SNAPSHOT),
         writer=writer,
     )
-    hub = asyncio.create_task(app.state.shared.hub.run())
+    tasks = [asyncio.create_task(app.state.shared.hub.run()), asyncio.create_task(app.state.sessions.run())]
     Protocol.startup = seconds_since_start()
     try:
         yield
     finally:
-        hub.cancel()
-        with suppress(asyncio.CancelledError):
-            await hub
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await subscriber.aclose()
         await commands.aclose()
         writer.close()
@@ -126,7 +129,9 @@ async def _readyz(request: Request) -> JSONResponse:
         problem = type(error).__name__
     if problem:
         return JSONResponse({"status": "not ready", "redis": problem}, 503)
-    return JSONResponse({"status": "ready", "redis": "ok"})
+    # Ready even without the provider's keys: a restart would not bring them, and deployments would fail.
+    provider = state.sessions.provider_status
+    return JSONResponse({"status": "ready", "redis": "ok"} | ({"sign_in": provider} if provider else {}))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -139,6 +144,11 @@ async def _no_redis(request: Request, error: Exception) -> JSONResponse:
     logger.error("Redis failed: %s", error)
     detail = "The data can't be reached at the moment; try again soon."
     return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
+
+
+async def _no_key_set(request: Request, error: Exception) -> JSONResponse:
+    detail = "Sessions can't be verified at the moment; try again soon."
+    return JSONResponse({"detail": detail}, 503, {"Retry-After": str(int(COOL_DOWN))})
 
 
 def listen(path: Path) -> socket.socket:

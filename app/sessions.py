@@ -1,48 +1,38 @@
-"""Sessions as signed JWTs, and the sources of their keys.
+"""Sessions: signed tokens (JWT) of our own keys, or of an identity provider (app/provider.py).
 
 `python -m app.sessions issue --subject site-check-me --ttl 120` prints a probe's token.
 """
 
 import argparse
-import asyncio
 import logging
 import os
 import re
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jwt
 
+from app.provider import Provider, Session
 from app.settings import Settings
 
 COOKIE = "__Host-screen-flow"
 PROBE_PREFIX = "site-check"
-KEY_LENGTH = 32  # characters at least; HS256 needs as many bits as its digest has
-JWKS_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
-# Printable ASCII: a subject becomes part of Redis keys and log lines.
-SUBJECT = re.compile(r"[!-~]{1,255}")
+KEY_LENGTH = 32  # characters; HS256 wants as many bits as its digest has
+# Printable ASCII: a subject becomes part of Redis keys, log lines and the socket's path. In a path browsers
+# resolve dot segments, and nginx does so behind an encoded slash, too.
+SUBJECT = re.compile(r"(?!(?:.*/)?\.\.?(?:/|$))[!-~]{1,255}")
 
 logger = logging.getLogger(__name__)
 
 
 class InvalidSession(Exception):
-    """The session is missing, expired or not signed by an accepted key. The message is for the client."""
+    """The session is missing, expired or not signed by an accepted key; the text is for the client."""
 
 
 class BadKeyFile(Exception):
     """A key file can't be used. The message names the file and the remedy, never the content."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A verified session: its user and its expiry in Unix seconds."""
-
-    subject: str
-    expires: float
 
 
 class KeyFile:
@@ -84,55 +74,66 @@ class KeyFile:
 class Sessions:
     """Verifies sessions with the configured keys, and signs those of the demo.
 
-    Raises BadKeyFile at construction when a key file can't be used.
+    With a JWKS, `run` has to run beside. Raises BadKeyFile at construction when a key file can't be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._keys = KeyFile(settings.session_keys_file, 2) if settings.session_keys_file else None
         self._probe = KeyFile(settings.probe_key_file, 1) if settings.probe_key_file else None
-        # Caches the key set, and reloads it for an unknown key, at most every 30 s.
-        self._jwks = (
-            jwt.PyJWKClient(settings.session_jwks_url, timeout=5) if settings.session_jwks_url else None
-        )
-        self._audience = settings.session_audience
+        self._provider = Provider(settings) if settings.session_jwks_url else None
+
+    @property
+    def provider_status(self) -> str | None:
+        """Return the state of the provider's key set (see KeySet.status); None without a provider."""
+        return self._provider.key_set.status if self._provider else None
+
+    async def run(self) -> None:
+        """Keep the identity provider's keys current, if there is one, until cancelled."""
+        if self._provider:
+            await self._provider.key_set.run()
 
     async def verify(self, token: str | None) -> Session:
-        """Return the session in `token`. Raises InvalidSession when it is missing or not valid."""
+        """Return the session in `token`.
+
+        Raises InvalidSession when there is none to trust, KeySetUnavailable when that is not known now.
+        """
         if not token:
             raise InvalidSession("Not signed in.")
         try:
-            claims = await self._claims(token)
+            session = self._signed_here(token)
+            if session is None:
+                if self._provider is None:
+                    raise jwt.InvalidSignatureError
+                session = await self._provider.verify(token)
         except jwt.ExpiredSignatureError:
             raise InvalidSession("The session has expired; sign in again.") from None
         except jwt.PyJWTError as error:
             raise InvalidSession(
                 f"The session is not valid ({type(error).__name__}); sign in again."
             ) from None
-        if not SUBJECT.fullmatch(claims["sub"]):
-            raise InvalidSession("The session's subject is not 1 to 255 printable ASCII characters.")
-        return Session(claims["sub"], float(claims["exp"]))
+        if not SUBJECT.fullmatch(session.subject):
+            raise InvalidSession(
+                f"The session's subject {session.subject[:300]!a} can't be used: it must be 1 to 255 "
+                "printable ASCII characters without spaces, with no '.' or '..' alone between slashes."
+            )
+        return session
 
-    async def _claims(self, token: str) -> dict[str, Any]:
+    def _signed_here(self, token: str) -> Session | None:
+        """Return the session in a token that one of our own keys signed, else None. Raises jwt.PyJWTError."""
         for key in self._keys.keys() if self._keys else []:
-            with suppress(jwt.InvalidSignatureError):
-                return self._decode(token, key, ["HS256"])
+            with suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                return self._decode(token, key)
         if self._probe:
             with suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-                claims = self._decode(token, self._probe.keys()[0], ["HS256"])
-                if claims["sub"].startswith(PROBE_PREFIX):
-                    return claims
-        if self._jwks is None:
-            raise jwt.InvalidSignatureError
-        public = await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)
-        return self._decode(token, public, JWKS_ALGORITHMS, self._audience)
+                session = self._decode(token, self._probe.keys()[0])
+                if session.subject.startswith(PROBE_PREFIX):
+                    return session
+        return None
 
     @staticmethod
-    def _decode(
-        token: str, key: str | jwt.PyJWK, algorithms: list[str], audience: str | None = None
-    ) -> dict[str, Any]:
-        return jwt.decode(
-            token, key, algorithms=algorithms, audience=audience, options={"require": ["exp", "sub"]}
-        )
+    def _decode(token: str, key: str) -> Session:
+        claims = jwt.decode(token, key, algorithms=["HS256"], options={"require": ["exp", "sub"]})
+        return Session(claims["sub"], float(claims["exp"]))
 
     def issue(self, subject: str, ttl: float) -> str:
         """Return a token for `subject` that expires in `ttl` seconds, signed with the first session key."""

@@ -4,8 +4,9 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
@@ -74,9 +75,30 @@ class Settings(WorkerSettings):
         description="a file with one HS256 key of 32 characters or more per line, two lines at most",
     )
     session_jwks_url: str | None = Field(
-        default=None, pattern=r"^https?://\S+$", description="the https:// address of your sign-in's key set"
+        default=None, description="the https:// address of your identity provider's key set (jwks_uri)"
     )
-    session_audience: str | None = Field(default=None, description="the `aud` of your sign-in's tokens")
+    session_issuer: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="the issuer of your identity provider, exactly as its tokens have it in `iss`",
+    )
+    session_audience: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="the `aud` of the tokens that are meant for this site, usually the client's id; "
+        "several with commas between",
+    )
+    session_ca_file: Path | None = Field(
+        default=None,
+        description="a PEM file with the authority that signed the identity provider's certificate",
+    )
+    session_max_seconds: int = Field(
+        default=86_400,
+        ge=60,
+        description="the longest lifetime of a token in seconds, 60 or more, for example 86400",
+    )
+    sign_in_url: str | None = Field(
+        default=None, description="the https:// address where people sign in, or a path of this site"
+    )
     probe_key_file: Path | None = Field(
         default=None, description="a file with one HS256 key of 32 characters or more"
     )
@@ -95,15 +117,58 @@ class Settings(WorkerSettings):
                     raise ValueError(f"{origin!r} is not what a browser sends as Origin")
         return origins
 
+    @field_validator("session_audience", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("session_ca_file")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value and not value.is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @field_validator("session_jwks_url", "sign_in_url")
+    @classmethod
+    def _is_secure(cls, value: str | None, info: ValidationInfo) -> str | None:
+        path = (
+            info.field_name == "sign_in_url" and value is not None and re.fullmatch(r"/(?![/\\])\S*", value)
+        )
+        if value and not path and not _is_secure_url(value):
+            raise ValueError("it is not https, which only a loopback address may lack")
+        return value or None
+
     @model_validator(mode="after")
     def _one_source_of_sessions(self) -> Self:
         if bool(self.session_keys_file) == bool(self.session_jwks_url):
             raise ValueError("Set exactly one of APP_SESSION_KEYS_FILE and APP_SESSION_JWKS_URL.")
         if self.demo_sign_in and not self.session_keys_file:
-            raise ValueError(
-                "APP_DEMO_SIGN_IN=true needs a key to sign sessions with: set APP_SESSION_KEYS_FILE."
-            )
+            raise ValueError("APP_DEMO_SIGN_IN=true signs sessions itself: set APP_SESSION_KEYS_FILE.")
+        if self.session_jwks_url:
+            for name in ("session_audience", "session_issuer"):
+                if not getattr(self, name):
+                    raise ValueError(
+                        f"APP_SESSION_JWKS_URL is {self.session_jwks_url!r} and APP_{name.upper()} is not "
+                        "set, so tokens for other applications would sign people in. Use "
+                        f"{type(self).model_fields[name].description}."
+                    )
         return self
+
+
+def _is_secure_url(value: str) -> bool:
+    """Tell whether `value` is an https URL without credentials, or http on a loopback address."""
+    try:
+        url = urlsplit(value)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return False
+    if not host or "@" in url.netloc or not re.fullmatch(r"[!-~]+", value):
+        return False
+    loopback = host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host)
+    return url.scheme == "https" or (url.scheme == "http" and bool(loopback))
 
 
 S = TypeVar("S", bound=WorkerSettings)

@@ -8,7 +8,8 @@ import { getSession, type Session } from "@/utils/api";
 /** Milliseconds between two attempts to load the session. */
 const RETRY_INTERVAL = 3_000;
 
-export function App() {
+/** @param signInFailure why the sign-in that led here failed; empty when it did not */
+export function App({ signInFailure }: { readonly signInFailure: string }) {
   const { session, problem, refresh } = useSession();
   const userId = session?.userId ?? null;
 
@@ -20,7 +21,7 @@ export function App() {
   }, [userId, refresh]);
 
   if (session !== null && userId !== null) {
-    return <Workspace key={userId} userId={userId} demoSignIn={session.demoSignIn} onSessionChange={refresh} />;
+    return <Workspace key={userId} userId={userId} onSessionChange={refresh} />;
   }
   return (
     <main className="gate">
@@ -31,7 +32,12 @@ export function App() {
             {problem === "" ? "Loading…" : `${problem} Retrying automatically.`}
           </output>
         ) : (
-          <SignIn demo={session.demoSignIn} onSignedIn={refresh} />
+          <SignIn
+            demo={session.demoSignIn}
+            url={session.signInUrl}
+            failure={signInFailure}
+            onSignedIn={refresh}
+          />
         )}
       </div>
     </main>

@@ -1,11 +1,41 @@
 import { useId, useState, type SubmitEvent } from "react";
 
 import { signIn } from "@/utils/api";
+import { startSignIn } from "@/utils/signIn";
 
-export function SignIn({ demo, onSignedIn }: { readonly demo: boolean; readonly onSignedIn: () => void }) {
+interface Props {
+  readonly demo: boolean;
+  readonly url: string | null;
+  /** Why the last sign-in with the provider failed; empty when none did. */
+  readonly failure: string;
+  readonly onSignedIn: () => void;
+}
+
+export function SignIn({ demo, url, failure, onSignedIn }: Props) {
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   const field = useId();
+
+  if (url !== null) {
+    return (
+      <>
+        <h1>You are not signed in</h1>
+        <p className="problem" role="alert">
+          {failure}
+        </p>
+        <a
+          className="button"
+          href={url}
+          data-testid="sign-in-link"
+          onClick={(event) => {
+            event.currentTarget.href = startSignIn(url);
+          }}
+        >
+          Sign in
+        </a>
+      </>
+    );
+  }
 
   if (!demo) {
     return (

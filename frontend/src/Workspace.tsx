@@ -30,7 +30,6 @@ const NOTICE_AFTER = 2_000;
 
 interface WorkspaceProps {
   readonly userId: string;
-  readonly demoSignIn: boolean;
   /** Called when the session has ended or may have. */
   readonly onSessionChange: () => void;
 }
@@ -43,7 +42,6 @@ export function Workspace(props: WorkspaceProps) {
 
 function Connected({
   userId,
-  demoSignIn,
   onSessionChange,
   onReconnect,
 }: WorkspaceProps & { readonly onReconnect: () => void }) {
@@ -69,11 +67,9 @@ function Connected({
           {CONNECTION_LABEL[connection]}
         </span>
         <span className="who">{userId}</span>
-        {demoSignIn && (
-          <button type="button" className="button quiet" onClick={() => void onSignOut()}>
-            Sign out
-          </button>
-        )}
+        <button type="button" className="button quiet" onClick={() => void onSignOut()}>
+          Sign out
+        </button>
       </header>
       <main className="page" data-testid="workspace" data-last-event-id={lastEventId}>
         <h1 className="visually-hidden">CVs of {userId}</h1>

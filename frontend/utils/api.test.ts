@@ -14,12 +14,17 @@ function respond(status: number, body: unknown) {
 describe("session", () => {
   it("returns who is signed in", async () => {
     respond(200, { user_id: "ada", demo_sign_in: true });
-    expect(await getSession(signal)).toEqual({ userId: "ada", demoSignIn: true });
+    expect(await getSession(signal)).toEqual({ userId: "ada", demoSignIn: true, signInUrl: null });
   });
 
   it.each([true, false])("treats 401 as nobody signed in (demo sign-in %s)", async (demo) => {
     respond(401, { detail: "Not signed in.", demo_sign_in: demo });
-    expect(await getSession(signal)).toEqual({ userId: null, demoSignIn: demo });
+    expect(await getSession(signal)).toEqual({ userId: null, demoSignIn: demo, signInUrl: null });
+  });
+
+  it("returns where to sign in", async () => {
+    respond(401, { detail: "Not signed in.", demo_sign_in: false, sign_in_url: "/login" });
+    expect((await getSession(signal)).signInUrl).toBe("/login");
   });
 
   it("signs in and out", async () => {

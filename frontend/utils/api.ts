@@ -21,13 +21,24 @@ export interface Session {
   readonly userId: string | null;
   /** Whether the demo sign-in is enabled. */
   readonly demoSignIn: boolean;
+  /** Where to sign in; null when signed in, or when the site names no such place. */
+  readonly signInUrl: string | null;
 }
 
 export async function getSession(signal: AbortSignal): Promise<Session> {
   const reply = await send("GET", SESSION, { signal });
   if (reply.status !== 401) requireSuccess(reply);
-  const { user_id, demo_sign_in } = json<{ user_id?: string; demo_sign_in: boolean }>(reply);
-  return { userId: user_id ?? null, demoSignIn: demo_sign_in };
+  const { user_id, demo_sign_in, sign_in_url } = json<{
+    user_id?: string;
+    demo_sign_in: boolean;
+    sign_in_url?: string | null;
+  }>(reply);
+  return { userId: user_id ?? null, demoSignIn: demo_sign_in, signInUrl: sign_in_url ?? null };
+}
+
+/** Exchanges an identity provider's token for the session's cookie. */
+export async function exchangeToken(token: string): Promise<void> {
+  requireSuccess(await send("POST", SESSION, { headers: { Authorization: `Bearer ${token}` } }));
 }
 
 export async function signIn(userId: string): Promise<void> {

@@ -1,10 +1,16 @@
+import asyncio
+import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.kit.app import RedisServer, Site, make_site
+from app.sessions import Sessions
+from app.settings import Settings
+from tests.app.provider import KEY, Authority, KeyServer, Open, public_jwk
+from tests.kit.app import ORIGIN, RedisServer, Site, make_site
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +54,43 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 def user() -> str:
     """A user id that no other test uses."""
     return f"user-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def server(authority: Authority) -> Iterator[KeyServer]:
+    server = KeyServer(authority)
+    server.keys = [public_jwk(KEY, kid="r", use="sig", alg="RS256")]
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def sessions(tmp_path: Path, server: KeyServer, authority: Authority) -> Open:
+    """Return a function that opens the sessions of the key server, with further settings."""
+
+    @contextlib.asynccontextmanager
+    async def open_sessions(**more: Any) -> AsyncIterator[Sessions]:
+        settings: dict[str, Any] = {
+            "upload_dir": tmp_path,
+            "allowed_origins": (ORIGIN,),
+            "session_jwks_url": server.url,
+            "session_audience": ("screen-flow",),
+            "session_issuer": "https://login.test/",
+            "session_ca_file": authority.ca,
+            **more,
+        }
+        sessions = Sessions(Settings(**settings))
+        task = asyncio.create_task(sessions.run())
+        try:
+            yield sessions
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    return open_sessions

@@ -42,7 +42,26 @@ def test_defaults_are_those_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> Non
         ("APP_LOG_LEVEL", "LOUD", "DEBUG, INFO"),
         ("APP_PHONE_REGION", "Germany", "as in DE"),
         ("APP_DEMO_SIGN_IN", "perhaps", "true or false"),
-        ("APP_SESSION_JWKS_URL", "ftp://x", "https://"),
+        *[
+            ("APP_SESSION_JWKS_URL", url, "the https:// address of your identity provider's key set")
+            for url in (
+                *("ftp://x", "http://sign-in.example/jwks", "http://127.0.0.1.example/jwks", "https://"),
+                *("https://user:secret@sign-in.example/jwks", "https://sign-in.example/a b", "https://[::1"),
+            )
+        ],
+        ("APP_SESSION_ISSUER", "my-realm", "exactly as its tokens have it in `iss`"),
+        ("APP_SESSION_MAX_SECONDS", "0", "the longest lifetime of a token in seconds"),
+        ("APP_SESSION_CA_FILE", "/nowhere", "a PEM file"),
+        *[
+            ("APP_SIGN_IN_URL", url, "where people sign in, or a path of this site")
+            for url in (
+                "//evil.example",
+                "/\\evil.example",
+                "http://sign-in.example/",
+                "javascript:alert(1)",
+                "x",
+            )
+        ],
     ],
 )
 def test_invalid_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str) -> None:
@@ -77,3 +96,46 @@ def test_demo_sign_in_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_DEMO_SIGN_IN", "true")
     with pytest.raises(SystemExit, match="APP_DEMO_SIGN_IN=true"):
         load(Settings)
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APP_SESSION_KEYS_FILE")
+    monkeypatch.setenv("APP_SESSION_JWKS_URL", "https://sign-in.example/jwks")
+    monkeypatch.setenv("APP_SESSION_AUDIENCE", "web, mobile")
+    monkeypatch.setenv("APP_SESSION_ISSUER", "https://sign-in.example/")
+
+
+@pytest.mark.usefixtures("provider")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://sign-in.example:8443/jwks?v=1",
+        *("http://localhost/jwks", "http://127.0.0.1:8000/jwks", "http://[::1]:8000/jwks"),
+    ],
+)
+def test_provider(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("APP_SESSION_JWKS_URL", url)
+    monkeypatch.setenv("APP_SIGN_IN_URL", "/login")
+    settings = load(Settings)
+    assert (settings.session_jwks_url, settings.sign_in_url) == (url, "/login")
+    assert settings.session_audience == ("web", "mobile")
+    assert settings.session_max_seconds == 24 * 3600
+
+
+@pytest.mark.usefixtures("provider")
+@pytest.mark.parametrize("name", ["APP_SESSION_AUDIENCE", "APP_SESSION_ISSUER"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_provider_needs_audience_and_issuer(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as error:
+        load(Settings)
+    assert name in str(error.value)
+    if value is None:
+        assert "'https://sign-in.example/jwks'" in str(error.value)
+        assert "tokens for other applications would sign people in. Use" in str(error.value)

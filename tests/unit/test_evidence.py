@@ -210,3 +210,18 @@ def test_a_source_that_hangs_or_breaks_does_not_hide_the_others():
     end.set()
     assert found["works"] == {"value": 3}
     assert (found["hangs"]["reason"], found["breaks"]["reason"]) == ("deadline", "internal")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"status": "ready", "redis": "ok", "sign_in": "stale"}', "stale"),
+        ('{"status": "ready", "redis": "ok"}', None),
+        ('{"sign_in": 1}', None),
+        ("[]", None),
+        ("<html>", None),
+        ("", None),
+    ],
+)
+def test_the_sign_in_s_state_is_a_field_of_readyz(body, status):
+    assert stack.sign_in_status(body) == status

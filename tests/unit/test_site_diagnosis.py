@@ -62,6 +62,7 @@ CASES = {
         "server/canary": ...,
     },
     "api_hangs": {"server/probes/api": failing("api", "http"), "edge/probes/edge": failing("edge", "http")},
+    "key_set": {"server/ready/sign_in": "unavailable"},
     "no_heartbeat": {"server/containers/api/variables/APP_HEARTBEAT_SECONDS": "99"},
     "api_on_other_port": {
         "server/listening": ["0.0.0.0:443", "0.0.0.0:80"], "server/probes/api": failing("api", "tcp"),
@@ -159,6 +160,23 @@ def broken(*names):
         for path, value in CASES[name].items():
             change(document, path, copy.deepcopy(value))
     return document
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("unavailable", "it can't verify any user's session: requests get 503"),
+        ("stale", "the last one stays in use for at most 12 hours"),
+    ],
+)
+def test_a_provider_that_fails_is_the_sign_in_s_fault(status, words):
+    document = healthy()
+    change(document, "server/ready/sign_in", status)
+    address = "https://login.example.com/keys"
+    change(document, "server/containers/api/variables/APP_SESSION_JWKS_URL", address)
+    (finding,) = diagnose(document, again=True).findings
+    assert (finding.rule, finding.layer) == ("key_set", "sign_in")
+    assert address in finding.cause and words in finding.cause
 
 
 def test_a_healthy_site_has_no_finding():

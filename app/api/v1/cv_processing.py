@@ -16,15 +16,18 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from app import batches, uploads
 from app.api.deps import OwnOrigin, UserId
 from app.events import channel, frame, is_id, stream
+from app.jwks import COOL_DOWN, KeySetUnavailable
 from app.protocol import FRAME_WRITER, retry_in
+from app.provider import Session
 from app.rate import FLOOD, FLOOD_REASON, Rate
 from app.room import End, Listener
-from app.sessions import COOKIE, InvalidSession, Session
+from app.sessions import COOKIE, InvalidSession
 from app.state import State, state_of
 
 MALFORMED_ID, NO_SESSION, FORBIDDEN = 4400, 4401, 4403
 UNSUPPORTED, TRY_AGAIN = 1003, 1013
 OUTAGE_WAIT = (1.0, 5.0)  # seconds after which clients may reconnect while events are unavailable
+KEYS_WAIT = (COOL_DOWN, 2 * COOL_DOWN)  # the same while there are no keys to verify sessions with
 CLOSE_TIMEOUT = 15.0  # seconds that a slow client may take to read the rest and its close code
 
 PONG = frame('{"type":"pong"}')
@@ -150,6 +153,9 @@ async def _admit(websocket: WebSocket, state: State, user_id: str, last_event_id
         session = await state.sessions.verify(websocket.cookies.get(COOKIE))
     except InvalidSession as error:
         raise _Refused(NO_SESSION, str(error)) from None
+    except KeySetUnavailable:
+        wait = random.uniform(*KEYS_WAIT)  # noqa: S311
+        raise _Refused(TRY_AGAIN, retry_in("sessions can't be verified now; reconnect", wait)) from None
     if session.subject != user_id:
         raise _Refused(FORBIDDEN, "the session belongs to another user")
     if last_event_id is not None and not is_id(last_event_id):
@@ -161,7 +167,7 @@ async def _converse(websocket: WebSocket, listener: Listener, session: Session, 
     """Answer the client until it disconnects. Raises _Refused to disconnect it."""
     rate = Rate()
     loop = asyncio.get_running_loop()
-    expires = loop.time() + max(0.0, session.expires - time.time())
+    expires = loop.time() + max(0.0, session.ends - time.time())
     while True:
         try:
             async with asyncio.timeout_at(min(loop.time() + heartbeat, expires)) as deadline:

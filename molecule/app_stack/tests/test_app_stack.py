@@ -70,6 +70,13 @@ def test_each_is_confined(containers, service):
     assert container["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
 
 
+def test_the_api_trusts_public_authorities(host):
+    """Without them no key set of an identity provider can be fetched."""
+    count = "import ssl; print(ssl.create_default_context().cert_store_stats()['x509_ca'])"
+    shown = host.run_expect([0], f'cd {PROJECT} && docker compose exec -T api python -c "{count}"').stdout
+    assert int(shown) > 100
+
+
 def test_memory_and_processes_are_bounded(host, compose, containers):
     """By the engine where the machine has the controllers, as test machines may not; else as asked of it."""
     services = json.loads(compose("config --format json"))["services"]

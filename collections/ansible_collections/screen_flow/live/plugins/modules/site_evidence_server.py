@@ -123,8 +123,9 @@ evidence:
       type: list
     ready:
       description: >-
-        Statuses of V(healthz) and V(readyz), null without a response, and V(redis_code), the code of the
-        Redis error that the latter reports, or null.
+        Statuses of V(healthz) and V(readyz), null without a response; V(redis_code), the code of the Redis
+        error that the latter reports, or null; and V(sign_in), the state of the identity provider's key set
+        (ok, stale or unavailable), or null.
       type: dict
     upstream:
       description: >-

@@ -15,7 +15,8 @@ from ..evidence.document import missing, value
 
 # Innermost first: a fault in one layer breaks the layers after it. Each is a file of rules/.
 LAYERS = (
-    "server", "redis", "worker", "api", "origin_certificate", "nginx", "origin_firewall", "edge", "page",
+    "server", "redis", "worker", "api", "sign_in", "origin_certificate", "nginx", "origin_firewall", "edge",
+    "page",
 )  # fmt: skip
 FRESH = 10  # seconds after its start in which a container may have been observed while it was starting
 

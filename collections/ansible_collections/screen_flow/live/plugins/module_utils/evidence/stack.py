@@ -30,7 +30,10 @@ MEMBERS = ("containers", "redis", "worker", "canary", "app_logs", "sockets")
 API_PORT = 8000
 API_SOCKETS = "/run/screen-flow/"
 # A container's environment contains secrets too; these variables are none.
-OPEN_VARIABLES = ("APP_HEARTBEAT_SECONDS", "APP_ALLOWED_ORIGINS", "APP_LOG_LEVEL", "APP_DEMO_SIGN_IN")
+OPEN_VARIABLES = (
+    "APP_HEARTBEAT_SECONDS", "APP_ALLOWED_ORIGINS", "APP_LOG_LEVEL", "APP_DEMO_SIGN_IN",
+    "APP_SESSION_JWKS_URL",
+)  # fmt: skip
 INFO = (
     "redis_version", "uptime_in_seconds", "connected_clients", "maxclients", "used_memory", "maxmemory",
     "maxmemory_policy", "rdb_last_bgsave_status", "aof_last_write_status", "aof_enabled", "role", "loading",
@@ -148,7 +151,7 @@ def sockets(state: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def ready(api_port: int, timeout: float) -> dict[str, Any]:
-    """Return the statuses of the api's /healthz and /readyz, and the Redis error that the latter reports."""
+    """Return the statuses of the api's /healthz and /readyz, and what the latter reports of its parts."""
 
     def request(path: str) -> tuple[int | None, str]:
         connection = http.client.HTTPConnection("127.0.0.1", api_port, timeout=timeout)
@@ -165,7 +168,21 @@ def ready(api_port: int, timeout: float) -> dict[str, Any]:
         {"healthz": lambda: request("/healthz"), "readyz": lambda: request("/readyz")}, Deadline(timeout)
     )
     (healthz, _), (readyz, body) = (found[name].get("value", (None, "")) for name in ("healthz", "readyz"))
-    return {"healthz": healthz, "readyz": readyz, "redis_code": redis_code(body)}
+    return {
+        "healthz": healthz,
+        "readyz": readyz,
+        "redis_code": redis_code(body),
+        "sign_in": sign_in_status(body),
+    }
+
+
+def sign_in_status(body: str) -> str | None:
+    """Return the state of the sign-in's key set from the body of /readyz, or None."""
+    try:
+        status = json.loads(body).get("sign_in")
+    except (ValueError, AttributeError):
+        return None
+    return status if isinstance(status, str) else None
 
 
 def redis(container: str, deadline: Deadline) -> dict[str, Any]:

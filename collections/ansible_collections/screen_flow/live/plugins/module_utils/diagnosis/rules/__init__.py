@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..engine import LAYERS, REGISTERED, Rule
-from . import api, edge, nginx, origin_certificate, origin_firewall, page, redis, server, worker
+from . import api, edge, nginx, origin_certificate, origin_firewall, page, redis, server, sign_in, worker
 
 __all__ = [
     "RULES",
@@ -15,6 +15,7 @@ __all__ = [
     "page",
     "redis",
     "server",
+    "sign_in",
     "worker",
 ]
 
