@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from emulator.api import PREFIX, Api
 from emulator.faults import Edit, Fault
 from emulator.zone import Fresh, Zone
+from tests.kit import process
 
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
 RETRY_AT_ONCE = {"retry-after-ms": "1"}
@@ -107,10 +104,5 @@ def serve(folder: Path, fresh: Fresh, networks: Sequence[str] = ()) -> Iterator[
     """Serve the API of a fresh zone, with its state in `folder`, until the block ends."""
     zone = Zone(folder / "zone.json", fresh)
     api = Api(zone, TOKEN, *([list(networks)] if networks else []))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(api, http="h11", lifespan="off", log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield Cloudflare(zone, api, f"http://127.0.0.1:{listener.getsockname()[1]}{PREFIX}")
-        server.should_exit = True
-        thread.join()
+    with process.serve(api, http="h11") as port:
+        yield Cloudflare(zone, api, f"http://127.0.0.1:{port}{PREFIX}")

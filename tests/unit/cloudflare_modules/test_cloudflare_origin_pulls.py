@@ -3,11 +3,9 @@
 import datetime as dt
 
 import pytest
+import trustme
 from ansible_collections.screen_flow.live.plugins.modules import cloudflare_origin_pulls as origin_pulls
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
 from emulator.faults import Fault
 from tests.kit.ansible_module import warnings
@@ -16,32 +14,18 @@ from tests.kit.ansible_module import warnings
 class Authority:
     """An authority that signs client certificates."""
 
-    def __init__(self, name="edge authority"):
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.pem = self.sign(self.name, self.key.public_key(), 3650, is_authority=True)
-
-    def sign(self, subject, key, days, is_authority=False):
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder(self.name, subject, key, x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
-            .public_bytes(serialization.Encoding.PEM)
-            .decode()
-        )
+    def __init__(self):
+        self._ca = trustme.CA()
+        self.pem = self._ca.cert_pem.bytes().decode()
+        self.name = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes()).subject.rfc4514_string()
 
     def client(self, days=365):
         """Return certificate and key as the module takes them."""
-        key = rsa.generate_private_key(65537, 2048)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edge")])
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+        pair = self._ca.issue_cert("edge.example.com", not_after=end, key_type=trustme.KeyType.RSA)
         return {
-            "certificate": self.sign(subject, key.public_key(), days),
-            "private_key": key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ).decode(),
+            "certificate": pair.cert_chain_pems[0].bytes().decode(),
+            "private_key": pair.private_key_pem.bytes().decode(),
         }
 
 
@@ -125,7 +109,7 @@ def test_without_a_deployed_certificate_it_stays_disabled(run, cloudflare, autho
 
 
 def test_disabling_removes_managed_certificates_and_no_others(run, cloudflare, authority):
-    foreign = Authority("another authority")
+    foreign = Authority()
     run(enabled=True, authority=foreign.pem, **foreign.client())
     run(enabled=True, authority=authority.pem, **authority.client())
     assert run(check=True, enabled=False, authority=authority.pem)["changed"]
@@ -133,5 +117,5 @@ def test_disabling_removes_managed_certificates_and_no_others(run, cloudflare, a
     assert run(enabled=False, authority=authority.pem)["changed"]
     assert not pulls(cloudflare)["enabled"]
     (left,) = pulls(cloudflare)["certificates"]
-    assert left["issuer"] == "another authority"
+    assert left["issuer"] == foreign.name
     assert not run(enabled=False, authority=authority.pem)["changed"]

@@ -2,15 +2,14 @@
 
 import contextlib
 import datetime
-import ipaddress
 import socket
 import ssl
 import threading
 
+import trustme
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.kit import certificates
 
 PATH = "/api/v1/cv-processing/ws/site-check"
 COOKIE = "__Host-screen-flow=the-secret-of-the-session"
@@ -73,49 +72,26 @@ def serve_app(**options):
 
 
 class Authority:
-    """A certificate authority that writes its files into one folder."""
+    """A certificate authority, with its certificate and the pairs that it issues as files in a folder."""
 
     def __init__(self, folder):
         self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
-        self.file = self.write("ca", self.key, self.issue(self.name, self.key, [], 1, is_ca=True))[0]
+        self._ca = trustme.CA()
+        self.file = self._write("ca.pem", self._ca.cert_pem.bytes())
 
-    def issue(self, subject, key, names, days, is_ca=False, issuer=None, signer=None):
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer or self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=10))
-            .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(signer or self.key, hashes.SHA256())
-
-    def write(self, name, key, certificate):
-        files = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        files[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return str(files[0]), str(files[1])
+    def _write(self, name, pem):
+        (self.folder / name).write_bytes(pem)
+        return str(self.folder / name)
 
     def pair(self, host, days=1, self_signed=False):
         """Return the files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-        names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        by = {"issuer": subject, "signer": key} if self_signed else {}
-        return self.write(host, key, self.issue(subject, key, names[:1], days, **by))
+        if self_signed:
+            key, certificate = (pem.encode() for pem in certificates.self_signed(host, days))
+        else:
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+            issued = self._ca.issue_cert(host, not_before=end - datetime.timedelta(days=30), not_after=end)
+            key, certificate = issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes()
+        return self._write(f"{host}.pem", certificate), self._write(f"{host}.key", key)
 
     def context(self, *arguments, **options):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
