@@ -22,7 +22,7 @@ from emulator.control import application
 from emulator.dns import HOSTNAME, record_for
 from emulator.edge import Edge, Ports, Timing
 from emulator.tokens import TOKEN
-from emulator.zone import PLANS, SETTINGS, Fresh, Value, Zone
+from emulator.zone import PLANS, SETTINGS, Value, Zone, ZoneDefaults
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -171,7 +171,7 @@ async def run(chosen: argparse.Namespace) -> None:
     """Serve the API and the edge until SIGTERM or SIGINT. Raises OSError, ValueError for unusable state."""
     chosen.state_dir.mkdir(parents=True, exist_ok=True)
     zone = Zone(
-        chosen.state_dir / "zone.json", Fresh(chosen.zone, chosen.plan, chosen.settings, chosen.origin)
+        chosen.state_dir / "zone.json", ZoneDefaults(chosen.zone, chosen.plan, chosen.settings, chosen.origin)
     )
     api = Api(zone, chosen.token, chosen.ip_ranges)
     ports = Ports(

@@ -98,7 +98,7 @@ SETTINGS: dict[str, Setting] = {
 
 
 @dataclass(frozen=True)
-class Fresh:
+class ZoneDefaults:
     """The state that a zone starts with and that a reset restores."""
 
     name: str
@@ -110,7 +110,7 @@ class Fresh:
 class Zone:
     """One zone. Every change is written to its file before the response."""
 
-    def __init__(self, file: Path, defaults: Fresh) -> None:
+    def __init__(self, file: Path, defaults: ZoneDefaults) -> None:
         """Read the zone from `file`, or create it from `defaults`; its authorities are in the same folder.
 
         Raises ValueError when the file does not hold this zone, or when `defaults` has an invalid value.

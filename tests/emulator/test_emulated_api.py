@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from emulator.zone import Fresh, Zone
+from emulator.zone import Zone, ZoneDefaults
 from tests.kit import emulator as kit
 from tests.kit.emulator import refusal
 
@@ -118,7 +118,7 @@ async def test_a_setting_is_read_and_changed(site: kit.Site, api: httpx.AsyncCli
     changed = (await api.patch(path, json={"value": "1.2"})).json()["result"]
     assert (changed["value"], changed["modified_on"][:2]) == ("1.2", "20")
     assert (await api.get(path)).json()["result"] == changed
-    again = Zone(tmp_path / "zone.json", Fresh(kit.NAME))
+    again = Zone(tmp_path / "zone.json", ZoneDefaults(kit.NAME))
     assert (again.id, again.setting("min_tls_version")) == (site.zone.id, changed)
 
 

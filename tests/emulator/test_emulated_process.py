@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from emulator.__main__ import options
-from emulator.zone import Fresh, Zone
+from emulator.zone import Zone, ZoneDefaults
 from tests.kit import emulator as kit
 
 
@@ -37,7 +37,7 @@ def test_a_restart_keeps_zone_and_authorities(tmp_path: Path) -> None:
 def test_the_state_of_another_zone_or_of_none_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "zone.json").write_text(content)
     with pytest.raises(ValueError, match=r"is not a zone's state|holds the zone"):
-        Zone(tmp_path / "zone.json", Fresh(kit.NAME))
+        Zone(tmp_path / "zone.json", ZoneDefaults(kit.NAME))
 
 
 INVALID_VALUES = {

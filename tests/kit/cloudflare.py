@@ -11,7 +11,7 @@ from typing import Any
 
 from emulator.api import PREFIX, Api
 from emulator.faults import Edit, Fault
-from emulator.zone import Fresh, Zone
+from emulator.zone import Zone, ZoneDefaults
 from tests.kit import process
 
 TOKEN = "the-token-that-must-never-be-seen-anywhere-0123456789"
@@ -100,7 +100,7 @@ class Cloudflare:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, fresh: Fresh, networks: Sequence[str] = ()) -> Iterator[Cloudflare]:
+def serve(folder: Path, fresh: ZoneDefaults, networks: Sequence[str] = ()) -> Iterator[Cloudflare]:
     """Serve the API of a fresh zone, with its state in `folder`, until the block ends."""
     zone = Zone(folder / "zone.json", fresh)
     api = Api(zone, TOKEN, *([list(networks)] if networks else []))

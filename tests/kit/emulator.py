@@ -28,7 +28,7 @@ from emulator.api import Api
 from emulator.certificates import Authority, EdgeTls, private_pem
 from emulator.control import application
 from emulator.edge import Edge, Ports
-from emulator.zone import Fresh, Zone
+from emulator.zone import Zone, ZoneDefaults
 from tests.kit.process import REPOSITORY, free_port, serve, wait_until
 
 NAME = "screen-flow.localhost"
@@ -205,7 +205,7 @@ class Site:
 async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
     """Run an edge in front of 127.0.0.1, by default with WebSockets on and Rocket Loader off."""
     chosen = {"websockets": "on", "rocket_loader": "off", **settings}
-    zone = Zone(folder / "zone.json", Fresh(NAME, settings=chosen, origins=["127.0.0.1"]))
+    zone = Zone(folder / "zone.json", ZoneDefaults(NAME, settings=chosen, origins=["127.0.0.1"]))
     api = Api(zone, TOKEN)
     edge = Edge(zone, EdgeTls(folder, NAME), ended=api.traffic.add)
     https, http = await edge.start("127.0.0.1", 0, 0)

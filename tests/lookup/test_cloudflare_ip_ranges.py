@@ -16,7 +16,7 @@ from ansible_collections.screen_flow.live.plugins.lookup.cloudflare_ip_ranges im
 from ansible_collections.screen_flow.live.plugins.module_utils.cloudflare import client
 
 from emulator.faults import Fault
-from emulator.zone import Fresh
+from emulator.zone import ZoneDefaults
 from tests.kit.cloudflare import RETRY_AT_ONCE, serve
 
 NETWORKS = ["173.245.48.0/20", "198.41.128.0/17", "2400:cb00::/32"]
@@ -24,7 +24,7 @@ NETWORKS = ["173.245.48.0/20", "198.41.128.0/17", "2400:cb00::/32"]
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    with serve(tmp_path_factory.mktemp("cloudflare"), Fresh("example.com"), NETWORKS) as cloudflare:
+    with serve(tmp_path_factory.mktemp("cloudflare"), ZoneDefaults("example.com"), NETWORKS) as cloudflare:
         yield cloudflare
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from ansible_collections.screen_flow.live.plugins.modules import cloudflare_zone
 
-from emulator.zone import Fresh
+from emulator.zone import ZoneDefaults
 from tests.kit import cloudflare_description as description
 from tests.kit.ansible_module import run_module
 from tests.kit.cloudflare import GUIDE, TOKEN, serve
@@ -13,7 +13,9 @@ from tests.kit.cloudflare import GUIDE, TOKEN, serve
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    fresh = Fresh("example.com", settings={"ssl": "flexible", "websockets": "off", "rocket_loader": "on"})
+    fresh = ZoneDefaults(
+        "example.com", settings={"ssl": "flexible", "websockets": "off", "rocket_loader": "on"}
+    )
     with serve(tmp_path_factory.mktemp("cloudflare"), fresh) as cloudflare:
         yield cloudflare
 
