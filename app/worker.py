@@ -30,6 +30,7 @@ UPLOAD_SECONDS = 86_400  # after which nobody waits for an unprocessed upload an
 HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a word after which another worker takes a worker's jobs
 IDLE_WAIT = 200  # milliseconds at most between looks at an empty queue
 REDIS_WAIT = 1.0  # seconds between attempts of a job that lost Redis
+EXTRACTOR = str(Path(extract.__file__).parent)
 EXTRACT_TIMEOUT = 60  # seconds; longer than the extractor's own limit, for a busy machine
 # One file per worker process, named after what it calls itself in Redis; the health check reads them.
 ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
@@ -154,7 +155,7 @@ def _extract(kind: str, path: Path) -> str:
         raise extract.Refused("The uploaded file is gone from the server. Upload it again.")
     try:
         child = subprocess.run(  # noqa: S603
-            [sys.executable, "-I", extract.__file__, kind, str(path)],
+            [sys.executable, "-I", EXTRACTOR, kind, str(path)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={},
