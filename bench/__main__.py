@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import loss, sockets, storm, storm_table, upstream
+from bench import extraction, loss, sockets, storm, storm_table, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -64,7 +64,20 @@ def main() -> None:
     way = commands.add_parser("upstream", help="ways from nginx to the api, in a demo that is up; minutes")
     way.add_argument("--clients", type=number, default=2_000, metavar="N", help="how many (%(default)s)")
     way.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written, too")
+    reading = commands.add_parser(
+        "extraction",
+        help="name, email and phone in CVs of all writers that are installed; minutes",
+        description="Further writers of Python and of npm are taken from PYTHONPATH and NODE_PATH.",
+    )
+    reading.add_argument("--json", type=Path, metavar="FILE", help="write the figures and targets there")
     chosen = parser.parse_args()
+    if chosen.command == "extraction":
+        report = extraction.run()
+        print(f"\n{extraction.table(report)}")
+        figures = extraction.figures(report)
+        if chosen.json:
+            chosen.json.write_text(json.dumps({"figures": figures}, indent=2) + "\n")
+        sys.exit("a target was missed" if any(figure["met"] is False for figure in figures) else 0)
     if chosen.command == "storm":
         if 0 < chosen.steady < 2 * sockets.USERS:
             parser.error(f"--steady {chosen.steady}: give 0 or {2 * sockets.USERS} and more")
