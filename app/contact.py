@@ -26,7 +26,7 @@ _EMAIL = re.compile(
 )
 # An address that a narrow column wraps within its domain.
 _WRAPPED_DOMAIN = re.compile(
-    r"(@[\w-]+)\n(?=[\w-]*(?:\.[\w-]+)+\s*(?:\n|$))|(@[\w.-]+)\n(?=\.[a-z])", re.ASCII
+    r"(@[\w-]*\w)\n(?=[\w-]*(?:\.[\w-]+)+\s*(?:\n|$))|(@[\w.-]+)\n(?=\.[a-z])", re.ASCII
 )
 # The first half of an address that is wrapped before the @; a label or a name begins with a capital.
 _LONE_TOKEN = re.compile(r"[a-z0-9_][\w.+-]*", re.ASCII)
@@ -37,6 +37,12 @@ _NAME_LABEL = re.compile(rf"\s*{words.NAME_LABEL}\s*:?\s*", re.IGNORECASE)
 _NAME_WORD = r"[^\W\d_](?:[^\W\d_]|['\N{RIGHT SINGLE QUOTATION MARK}.-])*"
 _NAME = re.compile(rf"{_NAME_WORD}(?:\s+{_NAME_WORD}){{1,4}}")
 _LETTERS_APART = re.compile(r"[^\W\d_](?: [^\W\d_])+(?:  +[^\W\d_](?: [^\W\d_])+)+")
+_AFTER_NAME = re.compile(
+    r"\s*[|,;:\N{BULLET}\N{MIDDLE DOT}\N{EN DASH}\N{EM DASH}\t(]\s*|\s{3,}|\s+-\s+|\s+(?=\S+@|\+\d)"
+)
+_ONE_WORD = re.compile(r"[^\W\d_]{2,}")
+_STATE = re.compile(r"[A-Z]{2}(?:\s+\d{5})?")  # "New York, NY"
+_DEGREES = {"MD", "MA", "MS", "BA", "BS", "RN", "DO", "JD", "PE", "QC", "KC"}
 _PARTICLES = {
     *("al", "bin", "da", "de", "del", "den", "der", "di", "dos", "du", "el", "la", "le", "ten", "ter", "van"),
     *("von", "y", "zu"),
@@ -61,6 +67,7 @@ _FOLDED = str.maketrans(
 class _Line:
     text: str
     section: str  # top, contact, references or other
+    number: int  # in its part of the text
     emails: list[str] = field(default_factory=list)
 
 
@@ -100,7 +107,9 @@ def _lines(text: str) -> list[_Line]:
             elif section == "top" and number == TOP_LINES:
                 section = "other"
             somebody_else = section == "references" or _SOMEBODY_ELSE.search(line)
-            lines.append(_Line(line, "references" if somebody_else else section, _EMAIL.findall(line)))
+            lines.append(
+                _Line(line, "references" if somebody_else else section, number, _EMAIL.findall(line))
+            )
     return lines
 
 
@@ -130,12 +139,11 @@ def _name_and_email(lines: list[_Line]) -> tuple[str | None, str | None]:
         name = _first_name(own)
         # The first line may be something else: a name that the contact address repeats is surer.
         contact_address = next((found.local for found in addresses if found.is_contact), "")
-        top = [line.text for line in own[:NAME_LINES]]
+        top = [line.text for line in own if line.number < NAME_LINES]
         # A name in large letters may take two lines.
         halves = [pair for pair in pairwise(top) if all(_likeness(half, contact_address) for half in pair)]
-        candidates = [*top, *map(" ".join, halves), *(line.text for line in own[NAME_LINES:])]
-        names = [name] if name else []
-        names += [found for text in candidates if (found := _candidate(text))]
+        candidates = [*map(" ".join, halves), *top, *(line.text for line in own)]
+        names = [found for text in candidates if (found := _candidate(text))]
         name = next((found for found in names if _likeness(found, contact_address)), name)
     return name, _own_address(name, addresses)
 
@@ -151,15 +159,16 @@ def _labelled_name(lines: list[_Line]) -> str | None:
 
 def _first_name(lines: list[_Line]) -> str | None:
     """Return the name in the first line that is neither a title nor an address."""
-    for line in lines[:NAME_LINES]:
-        if line.section != "top":
+    before = ""
+    for line in lines:
+        if line.section != "top" or line.number >= NAME_LINES:
             continue
         if name := _candidate(line.text):
-            return name
-        rest = _TITLE.sub("", line.text, count=1)
-        letters = [character for character in rest if character.isalpha()]
+            # "JOSÉ" above "ÁLVAREZ NÚÑEZ" may be the rest of the name, or a city.
+            return None if _ONE_WORD.fullmatch(before) and not _TITLE.fullmatch(before) else name
+        before = _TITLE.sub("", line.text, count=1)
         # A name in a script without capitals is not recognised; the line after it is something else.
-        if any(not character.isupper() and not character.islower() for character in letters):
+        if any(letter.isalpha() and not letter.isupper() and not letter.islower() for letter in before):
             return None
     return None
 
@@ -169,10 +178,12 @@ def _candidate(line: str) -> str | None:
     line = _TITLE.sub("", line, count=1) if _TITLE.match(line) else line
     if _LETTERS_APART.fullmatch(line):
         line = " ".join(word.replace(" ", "") for word in re.split("  +", line))
-    name = re.split(r"\s*[|,;:\N{BULLET}\N{MIDDLE DOT}\N{EN DASH}\N{EM DASH}\t(]\s*|\s{3,}", line)[0].strip()
+    name, *rest = map(str.strip, _AFTER_NAME.split(line, maxsplit=1))
     words = name.split()
     capitals = all(word[0].isupper() or word.lower() in _PARTICLES for word in words)
-    if not _NAME.fullmatch(name) or not capitals or _NOT_A_NAME.search(name):
+    if not _NAME.fullmatch(name) or not capitals or words[-1].lower() in _PARTICLES:
+        return None
+    if _NOT_A_NAME.search(name) or (rest and _STATE.fullmatch(rest[0]) and rest[0] not in _DEGREES):
         return None
     return " ".join(words).title() if name.isupper() else " ".join(words)
 
@@ -185,9 +196,12 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
         for address in line.emails:
             is_contact = bool(line.section in ("top", "contact") or labelled or _FREE_MAIL.search(address))
             found.append(_Address(address, is_contact and not _ROLE.match(address)))
-            # A narrow column may have wrapped it.
+            # A narrow column may have wrapped it, or hyphenated it: then what was before is not known.
             if line.text.startswith(address) and _LONE_TOKEN.fullmatch(before):
-                found.append(_Address(before + address, False))
+                if before.endswith("-"):
+                    found.pop()
+                else:
+                    found.append(_Address(before + address, False))
     return found
 
 

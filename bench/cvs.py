@@ -51,7 +51,7 @@ class CV:
     def body(self) -> list[tuple[str, list[str]]]:
         """Return the headings and lines of the rest."""
         found = [
-            ("Profile", ["Engineer with ten years of practice in distributed systems and in teaching others."]),
+            ("Profile", ["Engineer with ten years of practice in distributed systems and teaching."]),
             ("Experience", [
                 "2019 - 2026  Analytical Engines Ltd, Baker Street 12",
                 "Questions to info@engines.example or +44 161 496 0345",
@@ -66,7 +66,7 @@ class CV:
 
 
 def draw(writer: str, layouts: list[str], count: int) -> list[CV]:
-    """Return a writer's CVs, the same ones in each run: each layout in turn, people and referees at random."""
+    """Return a writer's CVs: each layout in turn, people and referees by a fixed seed."""
     chance = random.Random(f"{SEED} {writer}")  # noqa: S311
     people = chance.sample(PEOPLE, count)
     return [
@@ -107,7 +107,8 @@ def page(cv: CV, margin_boxes: bool = False) -> str:
             body = f"{head}<p>{link} | {e(cv.phone)} | {e(cv.city)}</p>{sections}"
         case _:
             body = f"{head}<p>{one_line}</p>{sections}"
-    style = """body { font-family: "DejaVu Sans", sans-serif; font-size: 11px } .side { float: left; width: 30% }
+    style = """body { font-family: "DejaVu Sans", sans-serif; font-size: 11px }
+      .side { float: left; width: 30% }
       .main { float: left; width: 65% } .box { position: absolute; top: 0; right: 0; width: 130px;
       overflow-wrap: anywhere } .large { letter-spacing: 6px }"""
     if margin_boxes:

@@ -47,7 +47,9 @@ def _plain(cv: CV) -> str:
 
 def _content_controls(cv: CV, target: Path) -> None:
     control = "<w:sdt><w:sdtContent>{}</w:sdtContent></w:sdt>"
-    prompt = "<w:p><w:sdt><w:sdtPr><w:showingPlcHdr/></w:sdtPr><w:sdtContent><w:r><w:t>Your Name</w:t></w:r></w:sdtContent></w:sdt></w:p>"
+    prompt = _paragraph(
+        "Your Name", control.replace("<w:sdtC", "<w:sdtPr><w:showingPlcHdr/></w:sdtPr><w:sdtC", 1)
+    )
     head = "".join(_paragraph(value, control) for value in (cv.name, cv.email, cv.phone))
     _word(target, prompt + head + "".join(map(_paragraph, _lines(cv, contact=False))))
 
@@ -56,8 +58,8 @@ def _text_box(cv: CV, target: Path) -> None:
     box = "".join(map(_paragraph, (cv.name, cv.email, cv.phone)))
     box = f"<w:txbxContent>{box}</w:txbxContent>"
     anchor = (
-        f'<w:p><w:r><mc:AlternateContent xmlns:mc="{MC}"><mc:Choice Requires="wps"><w:drawing>{box}</w:drawing>'
-        f"</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback></mc:AlternateContent></w:r></w:p>"
+        f'<w:p><w:r><mc:AlternateContent xmlns:mc="{MC}"><mc:Choice Requires="wps">'
+        f"<w:drawing>{box}</w:drawing></mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback></mc:AlternateContent></w:r></w:p>"
     )
     _word(target, anchor + "".join(map(_paragraph, _lines(cv, contact=False))))
 
@@ -107,7 +109,10 @@ def _numbered(cv: CV, target: Path) -> None:
 
 
 def _linked(cv: CV, target: Path) -> None:
-    link = f'<Relationship Id="rIdX" Type="{R}/hyperlink" Target="mailto:{cv.email}" TargetMode="External"/></Relationships>'
+    link = (
+        f'<Relationship Id="rIdX" Type="{R}/hyperlink" Target="mailto:{cv.email}" TargetMode="External"/>'
+        "</Relationships>"
+    )
     head = (
         _paragraph(cv.name)
         + _paragraph("Email", '<w:hyperlink r:id="rIdX">{}</w:hyperlink>')

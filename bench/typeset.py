@@ -31,6 +31,7 @@ def run(
 
 
 def pango(cv: CV, target: Path) -> None:
+    """Write lines of marked-up text; cairo makes the PDF."""
     lines = [f"<big>{html.escape(cv.name)}</big>", *(html.escape(value) for _, value in cv.contact)]
     lines += [html.escape(text) for heading, texts in cv.body for text in (f"\n{heading}", *texts)]
     source = target.with_suffix(".txt")
@@ -39,6 +40,8 @@ def pango(cv: CV, target: Path) -> None:
 
 
 def typst(cv: CV, target: Path) -> None:
+    """Write by Typst, with grids, page headers and placed boxes."""
+
     def raw(text: str) -> str:
         return '#text("' + text.replace('"', '\\"') + '")'
 
@@ -71,6 +74,8 @@ CONTENT
 
 
 def tex(program: str, cv: CV, target: Path) -> None:
+    """Write by a program of TeX, with minipages and the headers of fancyhdr."""
+
     def raw(text: str) -> str:
         return text.replace("_", r"\_").replace("&", r"\&")
 
@@ -124,7 +129,10 @@ def fop(cv: CV, target: Path) -> None:
     body = "".join(block(heading, 13) + "".join(map(block, lines)) for heading, lines in cv.body)
     name = block(cv.name, 24)
     rows = "".join(row(*pair) for pair in cv.contact)
-    box = f'<fo:block-container absolute-position="absolute" left="12cm" width="6cm">{values}</fo:block-container>'
+    box = (
+        '<fo:block-container absolute-position="absolute" left="12cm" width="6cm">'
+        f"{values}</fo:block-container>"
+    )
     content = {
         "header": body,
         "footer": name + body,
@@ -136,7 +144,8 @@ def fop(cv: CV, target: Path) -> None:
     )
     source = target.with_suffix(".fo")
     source.write_text(
-        '<fo:root xmlns:fo="http://www.w3.org/1999/XSL/Format" font-family="DejaVu Sans"><fo:layout-master-set>'
+        '<fo:root xmlns:fo="http://www.w3.org/1999/XSL/Format" font-family="DejaVu Sans">'
+        "<fo:layout-master-set>"
         '<fo:simple-page-master master-name="p" page-height="29.7cm" page-width="21cm" margin="1cm">'
         '<fo:region-body margin="2.5cm 0 2.5cm 0"/><fo:region-before extent="2.5cm"/>'
         '<fo:region-after extent="2.5cm"/></fo:simple-page-master></fo:layout-master-set>'

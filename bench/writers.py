@@ -1,7 +1,7 @@
 """Programs and libraries that write CVs as DOCX or PDF, for the extraction benchmark.
 
-A writer takes a CV and the file to write. Where a program has headers, footers, columns and text boxes of its own they
-are used; libraries that draw text at coordinates get those.
+A writer takes a CV and the file to write. Where a program has headers, footers, columns and text boxes of its
+own they are used; libraries that draw text at coordinates get those.
 """
 
 import html
@@ -67,7 +67,7 @@ def _pandoc(cv: CV, target: Path) -> None:
 
 
 def _flat_odt(cv: CV) -> str:
-    """Return a CV as the one XML file that LibreOffice reads: with page header, footer, frame, table, columns."""
+    """Return a CV as a document of LibreOffice in one XML file."""
     e = html.escape
 
     def lines(*texts: str) -> str:
@@ -77,13 +77,16 @@ def _flat_odt(cv: CV) -> str:
     body = "".join(f"<text:h>{heading}</text:h>{lines(*texts)}" for heading, texts in cv.body)
     name = f"<text:h>{e(cv.name)}</text:h>"
     frame = (
-        '<draw:frame draw:style-name="fr" text:anchor-type="page" text:anchor-page-number="1" svg:x="14cm" svg:y="1cm" '
+        '<draw:frame draw:style-name="fr" text:anchor-type="page" text:anchor-page-number="1" '
+        'svg:x="14cm" svg:y="1cm" '
         f'svg:width="6cm" svg:height="3cm"><draw:text-box>{lines(*values)}</draw:text-box></draw:frame>'
     )
 
     def table(*rows: tuple[str, ...]) -> str:
         cells = "".join(
-            f"<table:table-row>{''.join(f'<table:table-cell>{cell}</table:table-cell>' for cell in row)}</table:table-row>"
+            "<table:table-row>{}</table:table-row>".format(
+                "".join(f"<table:table-cell>{cell}</table:table-cell>" for cell in row)
+            )
             for row in rows
         )
         return f'<table:table><table:table-column table:number-columns-repeated="2"/>{cells}</table:table>'
@@ -120,7 +123,8 @@ def _flat_odt(cv: CV) -> str:
         'office:mimetype="application/vnd.oasis.opendocument.text"><office:automatic-styles>'
         '<style:style style:name="fr" style:family="graphic"/><style:page-layout style:name="pl">'
         f"<style:header-style>{height}</style:header-style><style:footer-style>{height}</style:footer-style>"
-        '</style:page-layout></office:automatic-styles><office:master-styles><style:master-page style:name="Standard" '
+        "</style:page-layout></office:automatic-styles><office:master-styles>"
+        '<style:master-page style:name="Standard" '
         f'style:page-layout-name="pl">{header}{footer}</style:master-page></office:master-styles>'
         f"<office:body><office:text>{content}</office:text></office:body></office:document>"
     )
@@ -129,8 +133,8 @@ def _flat_odt(cv: CV) -> str:
 def _libreoffice(cv: CV, target: Path) -> None:
     source = target.with_suffix(".fodt")
     source.write_text(_flat_odt(cv))
-    run("soffice", f"-env:UserInstallation={(target.parent / 'soffice').as_uri()}", "--headless", "--convert-to",
-         target.suffix[1:], "--outdir", target.parent, source)  # fmt: skip
+    run("soffice", f"-env:UserInstallation={(target.parent / 'soffice').as_uri()}", "--headless",
+         "--convert-to", target.suffix[1:], "--outdir", target.parent, source)  # fmt: skip
 
 
 def _abiword(cv: CV, target: Path) -> None:
@@ -187,7 +191,8 @@ def _reportlab(cv: CV, target: Path) -> None:
     canvas.save()
 
 
-_TCPDF = r"""<?php require '/usr/share/php/tcpdf/tcpdf.php'; $job = json_decode(file_get_contents('php://stdin'));
+_TCPDF = r"""<?php require '/usr/share/php/tcpdf/tcpdf.php';
+$job = json_decode(file_get_contents('php://stdin'));
 $d = new TCPDF('P', 'pt', 'A4'); $d->setPrintHeader(false); $d->setPrintFooter(false);
 $font = TCPDF_FONTS::addTTFfont($job->font, 'TrueTypeUnicode', '', 32, $job->folder . '/');
 $d->SetAutoPageBreak(false); $d->AddPage(); $d->SetFont($font, '', 9, $job->folder . "/$font.php");

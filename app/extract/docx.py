@@ -122,7 +122,7 @@ class _Paragraph:
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.links: list[str] = []
-        self.within: list[str] = []  # paragraphs of text boxes that are anchored here
+        self.framed = False
 
 
 class _Text(_Handler):
@@ -130,11 +130,14 @@ class _Text(_Handler):
 
     def __init__(self, links: dict[str, tuple[str, str]]) -> None:
         self.paragraphs: list[str] = []
+        self.boxes: list[list[str]] = []  # the paragraphs of each text box and frame
         self.sections: list[dict[tuple[str, str], str]] = [{}]
         self.diagrams: list[str] = []
         self._links = links
         self._path: list[str] = []
         self._open: list[_Paragraph] = []
+        self._targets = [self.paragraphs]  # the body or box at hand is the last
+        self._in_frame = False  # the paragraph before the one at hand
         self._unseen = 0  # depth of the element that hides everything in it, 0 for none
         self._placeholder = False  # the content control at hand shows its prompt
         self._hidden = False  # the run at hand
@@ -152,6 +155,9 @@ class _Text(_Handler):
             return
         if element in ("w:p", "a:p"):
             self._open.append(_Paragraph())
+        elif element == "w:txbxContent":
+            self.boxes.append([])
+            self._targets.append(self.boxes[-1])
         elif element in ("w:sdt", "w:sdtContent"):
             self._placeholder = False
         elif element == "w:r":
@@ -166,6 +172,8 @@ class _Text(_Handler):
     def _attributes(self, element: str, attributes: dict[str, str]) -> None:
         if element == "w:vanish" and self._path[-3:-1] == ["w:r", "w:rPr"]:
             self._hidden = _on(attributes)
+        elif element == "w:framePr" and self._open:
+            self._open[-1].framed = "w:dropCap" not in attributes
         elif element == "w:showingPlcHdr":
             self._placeholder = _on(attributes)
         elif element == "w:hyperlink" and self._open:
@@ -205,14 +213,18 @@ class _Text(_Handler):
             paragraph = self._open.pop()
             text = "".join(paragraph.pieces)
             text = " ".join([text, *(link for link in paragraph.links if link not in text)])
-            target = self._open[-1].within if self._open else self.paragraphs
-            target += [text, *paragraph.within]
+            if paragraph.framed and not self._in_frame:
+                self.boxes.append([])
+            (self.boxes[-1] if paragraph.framed else self._targets[-1]).append(text)
+            self._in_frame = paragraph.framed
+        elif element == "w:txbxContent":
+            self._targets.pop()
         elif element == "w:sectPr":
             self.sections.append({})
 
 
 def read(path: Path) -> Iterator[str]:
-    """Yield a Word document's text: page headers, body with tables and text boxes, notes, page footers.
+    """Yield a Word document's text: page headers, body with tables, text boxes, notes, page footers.
 
     Templates, documents with macros and those in strict form are read alike. Raises Refused.
     """
@@ -249,14 +261,17 @@ def _stories(package: _Package) -> Iterator[str]:
     footers = _used(body.sections, "w:footerReference", even.found)
     order = [parts.get(key) for key in headers] + [main]
     order += [parts.get(key) for key in [*body.diagrams, *notes, *footers]]
-    for number, part in enumerate(filter(None, dict.fromkeys(order))):
+    stories: list[list[str]] = []
+    for part in filter(None, dict.fromkeys(order)):
         text = body
         if part != main:
             text = _Text(package.related(part))
             package.parse(part, text)
+        stories += [text.paragraphs, *text.boxes]
+    for number, story in enumerate(stories):
         if number:
             yield BREAK
-        yield from text.paragraphs
+        yield from story
 
 
 def _used(sections: list[dict[tuple[str, str], str]], reference: str, even: bool) -> list[str]:

@@ -61,7 +61,6 @@ TEXT_BOX = (
 @pytest.mark.parametrize(
     ("body", "lines"),
     [
-        (TEXT_BOX, [NAME, EMAIL]),
         (f"<w:tbl><w:tr><w:tc><w:p><w:r><w:t>{NAME}</w:t></w:r></w:p></w:tc></w:tr></w:tbl>", [NAME]),
         (f"<w:p><w:sdt><w:sdtContent><w:r><w:t>{NAME}</w:t></w:r></w:sdtContent></w:sdt></w:p>", [NAME]),
         ("<w:p><w:sdt><w:sdtPr><w:showingPlcHdr/></w:sdtPr><w:sdtContent><w:r><w:t>Your Name</w:t></w:r>"
@@ -77,12 +76,25 @@ TEXT_BOX = (
         ("<w:p><w:r><w:t>Ada</w:t><w:br/><w:t>Love</w:t><w:noBreakHyphen/><w:t>lace</w:t></w:r></w:p>",
          ["Ada", "Love-lace"]),
     ],
-    ids=["text box", "table", "content control", "prompt", "inserted", "deleted", "moved away", "hidden",
+    ids=["table", "content control", "prompt", "inserted", "deleted", "moved away", "hidden",
          "not hidden", "field", "link as a field", "line break"],
 )  # fmt: skip
 def test_only_what_the_page_shows(body: str, lines: list[str], tmp_path: Path) -> None:
     text = read("docx", word_with(f"{body}<w:p><w:r><w:t>End</w:t></w:r></w:p>"), tmp_path)
     assert text == "\n".join([*lines, "End", ""])
+
+
+FRAME = (
+    f"<w:p><w:pPr><w:framePr/></w:pPr><w:r><w:t>{EMAIL}</w:t></w:r></w:p>"
+    f"<w:p><w:r><w:t>{NAME}</w:t></w:r></w:p>"
+)
+
+
+@pytest.mark.parametrize("body", [TEXT_BOX, FRAME], ids=["text box", "frame"])
+def test_text_beside_the_body_is_read_once_and_apart(body: str, tmp_path: Path) -> None:
+    """So that an address does not fall among the references, wherever its box is anchored."""
+    text = read("docx", word_with(f"{body}<w:p><w:r><w:t>End</w:t></w:r></w:p>"), tmp_path)
+    assert text.split("\n") == [NAME, "End", "\f", EMAIL, ""]
 
 
 def test_address_behind_a_link(tmp_path: Path) -> None:
