@@ -26,7 +26,9 @@ _EMAIL = re.compile(
 )
 # An address that a narrow column wraps within its domain.
 _WRAPPED_DOMAIN = re.compile(
-    r"(@[\w-]*\w)\n(?=[\w-]*(?:\.[\w-]+)+\s*(?:\n|$))|(@[\w.-]+)\n(?=\.[a-z])", re.ASCII
+    r"(?:@[\w-]*\w(?=\n[\w-]*(?:\.[\w-]+)+\s*(?:\n|$))|@[\w.-]+(?=\n\.[a-z])|"
+    r"@[\w.-]+\.[a-z](?=\n[a-z]+\s*(?:\n|$)))\n",
+    re.ASCII,
 )
 # The first half of an address that is wrapped before the @; a label or a name begins with a capital.
 _LONE_TOKEN = re.compile(r"[a-z0-9_][\w.+-]*", re.ASCII)
@@ -90,7 +92,7 @@ def contact(text: str, region: str) -> dict[str, str | None]:
     head = text[:CONTACT_LIMIT]
     if len(text) > CONTACT_LIMIT:
         head += "\f" + text[max(CONTACT_LIMIT, len(text) - FOOTER_LIMIT) :]
-    lines = _lines(_WRAPPED_DOMAIN.sub(lambda match: match[1] or match[2], head))
+    lines = _lines(_WRAPPED_DOMAIN.sub(lambda match: match[0].rstrip(), head))
     name, email = _name_and_email(lines)
     return {"name": name, "email": email, "phone": _phone(lines, email, region)}
 
@@ -163,6 +165,7 @@ def _first_name(lines: list[_Line]) -> str | None:
     for line in lines:
         if line.section != "top" or line.number >= NAME_LINES:
             continue
+        before = before if line.number else ""
         if name := _candidate(line.text):
             # "JOSÉ" above "ÁLVAREZ NÚÑEZ" may be the rest of the name, or a city.
             return None if _ONE_WORD.fullmatch(before) and not _TITLE.fullmatch(before) else name

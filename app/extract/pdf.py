@@ -15,8 +15,9 @@ from app.extract import BREAK, TOO_MUCH, Refused, mail_address
 
 PAGES_LIMIT = 100
 UPPER_PART = 0.65  # of a page's height, above which contact details are expected
-FOOTER_PART = 0.1
+FOOTER_PART = 0.2  # of a page's height, below which a gap sets a footer apart
 LINE_HEIGHT = 20  # points
+SPACING = 2  # pypdf's own 1.25 runs words together that are placed one by one
 DISORDER = 0.3  # part of the steps between texts that go up, or break a line, when the order makes no sense
 
 
@@ -65,9 +66,10 @@ def _page_text(page: Any, first: bool) -> str:
     flows: list[tuple[float, list[str]]] = [(top, [])]
     previous: float | None = None
     steps = disorder = 0
+    broken = False
 
     def visit(text: str, cm: list[float], tm: list[float], _font: object, size: float) -> None:
-        nonlocal previous, steps, disorder
+        nonlocal previous, steps, disorder, broken
         if text.strip():
             y = tm[4] * cm[1] + tm[5] * cm[3] + cm[5]
             height = max(1.0, size * abs(tm[3] * cm[3]) or size)
@@ -75,7 +77,6 @@ def _page_text(page: Any, first: bool) -> str:
                 flows[0] = (y, flows[0][1])
             else:
                 steps += 1
-                broken = "".join(flows[-1][1][-2:]).endswith("\n")
                 rise = y - previous
                 disorder += rise > height / 2 or (abs(rise) < 1 and broken)
                 to_top = first and rise > 1.5 * height and y > bottom + UPPER_PART * (top - bottom)
@@ -83,11 +84,16 @@ def _page_text(page: Any, first: bool) -> str:
                 if to_top or to_footer:
                     flows.append((y, []))
             previous = y
+        broken = text.endswith("\n") if text else broken
         flows[-1][1].append(text)
 
     plain = page.extract_text(visitor_text=visit)
     if steps and disorder > DISORDER * steps:
-        return _columns(page.extract_text(extraction_mode="layout", layout_mode_space_vertically=False))
+        return _columns(
+            page.extract_text(
+                extraction_mode="layout", layout_mode_space_vertically=False, layout_mode_scale_weight=SPACING
+            )
+        )
     if len(flows) == 1:
         return str(plain)
     start = flows[0][0]

@@ -1,7 +1,7 @@
 """Plain text: Unicode, or an older encoding, which is detected."""
 
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def read(path: Path) -> Iterator[str]:
         yield data.decode("utf-16", "replace")
         return
     try:
-        # The cut may have split the last character.
-        yield data.decode("utf-8-sig", "strict" if len(data) < 4 * TEXT_LIMIT else "ignore")
+        # The limit may have split the last character, which this decoder leaves out.
+        yield getincrementaldecoder("utf-8-sig")().decode(data, final=len(data) < 4 * TEXT_LIMIT)
     except UnicodeDecodeError:
         yield _decoded(data)
 

@@ -25,6 +25,8 @@ def found(text: str) -> tuple[str | None, str | None, str | None]:
         f"Senior Product Owner\nAda Lovelace\nada@example.comMobile\n{PHONE}",
         f"Ada Lovelace\nada@exam\nple.com\n{PHONE}",
         f"Ada Lovelace\nada@example\n.com\n{PHONE}",
+        f"Ada Lovelace\nada@example.c\nom\n{PHONE}",
+        f"JP\nParis\n\fAda Lovelace\nada@example.com {PHONE}",
         f"Ada Lovelace\nExperience\nAcme Corp, info@acme.com, +1 212 555 0134\n\fada@example.com {PHONE}",
         f"Ada Lovelace\nada@example.com {PHONE}\nReferences\nBob Hope bob.hope@x.com +1 212 555 0134",
     ],
@@ -63,6 +65,7 @@ def test_address_and_name_belong_together(text: str, name: str, email: str) -> N
         "Ada Lovelace\nExperience\nAcme Corp\njane.boss@acme.com\n+1 212 555 0134",
         "Ada Lovelace\nExperience\nAnalyst at Acme, reporting to Bob Hope (bob.hope@acme.com)",
         "Ada Lovelace\nпочта@пример.рф",
+        "Ada Lovelace\nada.love-\nlace@example.com",
         "Ada Lovelace\nmüada@example",
     ],
 )
@@ -73,6 +76,8 @@ def test_somebody_else_is_null(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "ÁDA\nLOVELACE BYRON\nnick@qq.com",
+        "New York, NY\nnick@qq.com",
         "王小明\nProduct Lead Europe\nxm@qq.com",
         "Work History\nSoftware Engineer\nxm@qq.com",
         "References\nBob Hope\nxm@qq.com",

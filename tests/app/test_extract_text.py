@@ -34,6 +34,12 @@ def test_encoding(encoding: str, name: str, rest: str, tmp_path: Path) -> None:
     assert found("text", text.encode(encoding), tmp_path) == (name, EMAIL, PHONE)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1251"])
+def test_text_that_is_longer_than_what_is_read(encoding: str, tmp_path: Path) -> None:
+    text = f"Иван Петров\n{EMAIL}\n{PHONE}\n" + f"{RUSSIAN}\n" * 20_000
+    assert found("text", text.encode(encoding), tmp_path) == ("Иван Петров", EMAIL, PHONE)
+
+
 @pytest.mark.parametrize(
     "data",
     [f"山田太郎\n{EMAIL}\n職務経歴".encode("shift_jis"), f"王小明\n{EMAIL}\n工作经验".encode("gb18030")],
