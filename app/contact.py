@@ -32,13 +32,14 @@ _WRAPPED_DOMAIN = re.compile(
 )
 # The first half of an address that is wrapped before the @; a label or a name begins with a capital.
 _LONE_TOKEN = re.compile(r"[a-z0-9_][\w.+-]*", re.ASCII)
+_HALF = re.compile(r"[a-z0-9]+ ")
 _FAX = re.compile(r"\bfax\b[^\d+]*$", re.IGNORECASE)
 
 _LABELLED_NAME = re.compile(rf"\s*{words.NAME_LABEL}\s*:\s*(\S.*)", re.IGNORECASE)
 _NAME_LABEL = re.compile(rf"\s*{words.NAME_LABEL}\s*:?\s*", re.IGNORECASE)
 _NAME_WORD = r"[^\W\d_](?:[^\W\d_]|['\N{RIGHT SINGLE QUOTATION MARK}.-])*"
 _NAME = re.compile(rf"{_NAME_WORD}(?:\s+{_NAME_WORD}){{1,4}}")
-_LETTERS_APART = re.compile(r"[^\W\d_](?: [^\W\d_])+(?:  +[^\W\d_](?: [^\W\d_])+)+")
+_LETTERS_APART = re.compile(r"[^\W\d_](?: [^\W\d_]){2,}(?:  +[^\W\d_](?: [^\W\d_])+)*")
 _AFTER_NAME = re.compile(
     r"\s*[|,;:\N{BULLET}\N{MIDDLE DOT}\N{EN DASH}\N{EM DASH}\t(]\s*|\s{3,}|\s+-\s+|\s+(?=\S+@|\+\d)"
 )
@@ -103,6 +104,8 @@ def _lines(text: str) -> list[_Line]:
     for block in text.split("\f"):
         section = "top"
         for number, line in enumerate(filter(None, map(str.strip, block.splitlines()))):
+            if _LETTERS_APART.fullmatch(line):
+                line = " ".join(word.replace(" ", "") for word in re.split("  +", line))
             heading = next((key for key, phrases in _HEADINGS.items() if phrases.fullmatch(line)), None)
             if heading:
                 section = heading
@@ -143,7 +146,7 @@ def _name_and_email(lines: list[_Line]) -> tuple[str | None, str | None]:
         contact_address = next((found.local for found in addresses if found.is_contact), "")
         top = [line.text for line in own if line.number < NAME_LINES]
         # A name in large letters may take two lines.
-        halves = [pair for pair in pairwise(top) if all(_likeness(half, contact_address) for half in pair)]
+        halves = [pair for pair in pairwise(top) if _are_halves(*pair, contact_address)]
         candidates = [*map(" ".join, halves), *top, *(line.text for line in own)]
         names = [found for text in candidates if (found := _candidate(text))]
         name = next((found for found in names if _likeness(found, contact_address)), name)
@@ -179,8 +182,6 @@ def _first_name(lines: list[_Line]) -> str | None:
 def _candidate(line: str) -> str | None:
     """Return the name that a line begins with: "Ada Lovelace | London", "Ada Lovelace, PhD"."""
     line = _TITLE.sub("", line, count=1) if _TITLE.match(line) else line
-    if _LETTERS_APART.fullmatch(line):
-        line = " ".join(word.replace(" ", "") for word in re.split("  +", line))
     name, *rest = map(str.strip, _AFTER_NAME.split(line, maxsplit=1))
     words = name.split()
     capitals = all(word[0].isupper() or word.lower() in _PARTICLES for word in words)
@@ -197,6 +198,10 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
         before = lines[index - 1].text if index else ""
         labelled = _CONTACT_LABEL.match(line.text) or _CONTACT_LABEL.fullmatch(before)
         for address in line.emails:
+            # Fonts of TeX have no underscore: what stands before may be the first half.
+            prefix = line.text.partition(address)[0]
+            if _HALF.fullmatch(prefix) and not _CONTACT_LABEL.fullmatch(prefix):
+                continue
             is_contact = bool(line.section in ("top", "contact") or labelled or _FREE_MAIL.search(address))
             found.append(_Address(address, is_contact and not _ROLE.match(address)))
             # A narrow column may have wrapped it, or hyphenated it: then what was before is not known.
@@ -206,6 +211,12 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
                 else:
                     found.append(_Address(before + address, False))
     return found
+
+
+def _are_halves(first: str, second: str, address: str) -> bool:
+    """Tell whether an address repeats both lines of a name, or the second after the first's initial."""
+    initial = bool(_ONE_WORD.fullmatch(first)) and address.lower().startswith(_folded(first)[0])
+    return bool(_likeness(second, address) and (initial or _likeness(first, address)))
 
 
 def _own_address(name: str | None, addresses: list[_Address]) -> str | None:

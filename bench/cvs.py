@@ -69,6 +69,7 @@ def draw(writer: str, layouts: list[str], count: int) -> list[CV]:
     """Return a writer's CVs: each layout in turn, people and referees by a fixed seed."""
     chance = random.Random(f"{SEED} {writer}")  # noqa: S311
     people = chance.sample(PEOPLE, count)
+    layouts = chance.sample(layouts, len(layouts))
     return [
         CV(*person, layouts[index % len(layouts)], chance.choice([None, *REFEREES]))
         for index, person in enumerate(people)

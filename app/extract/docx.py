@@ -11,6 +11,7 @@ from app.extract import BREAK, TOO_MUCH, Refused, mail_address
 
 XML_LIMIT = 20 << 20  # bytes that a DOCX's text may unpack to; images are never unpacked
 PARTS_LIMIT = 2_000
+COLUMN_LINES = 5  # of a table's cell, above which it is a column of the page, and the next cell another
 # WordprocessingML and DrawingML, each in its transitional and its strict form.
 _NAMESPACES = {
     "http://schemas.openxmlformats.org/wordprocessingml/2006/main": "w",
@@ -137,6 +138,7 @@ class _Text(_Handler):
         self._path: list[str] = []
         self._open: list[_Paragraph] = []
         self._targets = [self.paragraphs]  # the body or box at hand is the last
+        self._rows: list[tuple[int, int]] = []  # of each open row the last cell's first paragraph and number
         self._in_frame = False  # the paragraph before the one at hand
         self._unseen = 0  # depth of the element that hides everything in it, 0 for none
         self._placeholder = False  # the content control at hand shows its prompt
@@ -155,6 +157,12 @@ class _Text(_Handler):
             return
         if element in ("w:p", "a:p"):
             self._open.append(_Paragraph())
+        elif element == "w:tr":
+            self._rows.append((0, 0))
+        elif element == "w:tc":
+            if self._rows[-1][1] > COLUMN_LINES:
+                self._targets[-1].append(BREAK)
+            self._rows[-1] = (len(self._targets[-1]), 0)
         elif element == "w:txbxContent":
             self.boxes.append([])
             self._targets.append(self.boxes[-1])
@@ -217,6 +225,11 @@ class _Text(_Handler):
                 self.boxes.append([])
             (self.boxes[-1] if paragraph.framed else self._targets[-1]).append(text)
             self._in_frame = paragraph.framed
+        elif element == "w:tc":
+            start = self._rows[-1][0]
+            self._rows[-1] = (start, len(self._targets[-1]) - start)
+        elif element == "w:tr":
+            self._rows.pop()
         elif element == "w:txbxContent":
             self._targets.pop()
         elif element == "w:sectPr":

@@ -43,6 +43,7 @@ def test_candidate(text: str) -> None:
             "Ada Lovelace",
             "ada.lovelace@example.com",
         ),
+        ("A D A\nL O V E L A C E\nalovelace@example.com", "Ada Lovelace", "alovelace@example.com"),
         ("Ada Lovelace\nada.love\nlace@example.com", "Ada Lovelace", "ada.lovelace@example.com"),
         ("Jürgen Groß\nsales@acme.de\nj.gross@web.de", "Jürgen Groß", "j.gross@web.de"),
         ("Jörg Möller\nExperience\nA B\njoerg@moeller.de", "Jörg Möller", "joerg@moeller.de"),
@@ -66,6 +67,7 @@ def test_address_and_name_belong_together(text: str, name: str, email: str) -> N
         "Ada Lovelace\nExperience\nAnalyst at Acme, reporting to Bob Hope (bob.hope@acme.com)",
         "Ada Lovelace\nпочта@пример.рф",
         "Ada Lovelace\nada.love-\nlace@example.com",
+        "Ada Lovelace\nada lovelace@example.com",
         "Ada Lovelace\nmüada@example",
     ],
 )

@@ -97,6 +97,16 @@ def test_text_beside_the_body_is_read_once_and_apart(body: str, tmp_path: Path) 
     assert text.split("\n") == [NAME, "End", "\f", EMAIL, ""]
 
 
+def test_columns_of_a_table_do_not_follow_each_other(tmp_path: Path) -> None:
+    document = docx.Document()
+    left, right = document.add_table(1, 2).rows[0].cells
+    for line in (NAME, "Experience", "Analyst", "References", "Grace Hopper", "grace.hopper@gmail.com"):
+        left.add_paragraph(line)
+    for line in LINES[1:]:
+        right.add_paragraph(line)
+    assert found("docx", saved(document), tmp_path) == CONTACT
+
+
 def test_address_behind_a_link(tmp_path: Path) -> None:
     relationship = (
         f'<Relationship Id="mail" Type="x/hyperlink" Target="mailto:{EMAIL}" TargetMode="External"/>'
