@@ -215,7 +215,8 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
 
 def _are_halves(first: str, second: str, address: str) -> bool:
     """Tell whether an address repeats both lines of a name, or the second after the first's initial."""
-    initial = bool(_ONE_WORD.fullmatch(first)) and address.lower().startswith(_folded(first)[0])
+    words = _ONE_WORD.fullmatch(first) and _ONE_WORD.fullmatch(second)
+    initial = bool(words) and address.lower().startswith(_folded(first)[0])
     return bool(_likeness(second, address) and (initial or _likeness(first, address)))
 
 

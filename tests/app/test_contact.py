@@ -43,6 +43,8 @@ def test_candidate(text: str) -> None:
             "Ada Lovelace",
             "ada.lovelace@example.com",
         ),
+        ("Contact\nAtlanta\nAda Lovelace\nlovelace.a@example.com", "Ada Lovelace", "lovelace.a@example.com"),
+        ("Contact\nAtlanta\nAda Lovelace\nalovelace@example.com", "Ada Lovelace", "alovelace@example.com"),
         ("A D A\nL O V E L A C E\nalovelace@example.com", "Ada Lovelace", "alovelace@example.com"),
         ("Ada Lovelace\nada.love\nlace@example.com", "Ada Lovelace", "ada.lovelace@example.com"),
         ("Jürgen Groß\nsales@acme.de\nj.gross@web.de", "Jürgen Groß", "j.gross@web.de"),
