@@ -27,7 +27,8 @@ _EMAIL = re.compile(
 # An address that a narrow column wraps within its domain.
 _WRAPPED_DOMAIN = re.compile(
     r"(?:@[\w-]*\w(?=\n[\w-]*(?:\.[\w-]+)+\s*(?:\n|$))|@[\w.-]+(?=\n\.[a-z])|"
-    r"@[\w.-]+\.[a-z](?=\n[a-z]+\s*(?:\n|$)))\n",
+    r"@[\w.-]+\.(?:[a-z](?=\n[a-z]+\s*(?:\n|$))|(?:co(?=\nm)|or(?=\ng)|ne(?=\nt)|ed(?=\nu))"
+    r"(?=\n.\s*(?:\n|$))))\n",
     re.ASCII,
 )
 # The first half of an address that is wrapped before the @; a label or a name begins with a capital.
@@ -215,8 +216,8 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
 
 def _are_halves(first: str, second: str, address: str) -> bool:
     """Tell whether an address repeats both lines of a name, or the second after the first's initial."""
-    words = _ONE_WORD.fullmatch(first) and _ONE_WORD.fullmatch(second)
-    initial = bool(words) and address.lower().startswith(_folded(first)[0])
+    single = _ONE_WORD.fullmatch(first) and _ONE_WORD.fullmatch(second)
+    initial = bool(single) and address.lower().startswith(_folded(first)[0])
     return bool(_likeness(second, address) and (initial or _likeness(first, address)))
 
 

@@ -26,6 +26,8 @@ def found(text: str) -> tuple[str | None, str | None, str | None]:
         f"Ada Lovelace\nada@exam\nple.com\n{PHONE}",
         f"Ada Lovelace\nada@example\n.com\n{PHONE}",
         f"Ada Lovelace\nada@example.c\nom\n{PHONE}",
+        f"Ada Lovelace\nada@example.co\nm\n{PHONE}",
+        f"Ada Lovelace\nada@example.com\nm\n{PHONE}",
         f"JP\nParis\n\fAda Lovelace\nada@example.com {PHONE}",
         f"Ada Lovelace\nExperience\nAcme Corp, info@acme.com, +1 212 555 0134\n\fada@example.com {PHONE}",
         f"Ada Lovelace\nada@example.com {PHONE}\nReferences\nBob Hope bob.hope@x.com +1 212 555 0134",
