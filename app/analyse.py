@@ -1,4 +1,4 @@
-"""What a CV's text says: name, email, phone and skills."""
+"""Extract name, email, phone and skills from the text of a CV."""
 
 import re
 from functools import cache
@@ -9,9 +9,9 @@ from app.contact import contact
 
 
 def analyse(text: str, phone_region: str) -> dict[str, Any]:
-    """Return {"name", "email", "phone", "skills"}; what isn't found is None, or an empty list.
+    """Return {"name", "email", "phone", "skills"}; a missing value is None, missing skills an empty list.
 
-    `phone_region` is the country (ISO 3166, two letters) whose numbers may be written without their prefix.
+    `phone_region` is the country (ISO 3166-1 alpha-2) whose phone numbers may lack the country code.
     """
     return {**contact(text, phone_region), "skills": _skills(text)}
 
@@ -24,14 +24,14 @@ def _skills(text: str) -> list[str]:
 
 @cache
 def _vocabulary() -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return one expression for all skills, and the skill that each spelling means."""
+    """Return one expression that matches all skills, and the skill for each spelling."""
     names: dict[str, str] = {}
     exact: list[str] = []
     loose: list[str] = []
     for line in Path(__file__).with_name("skills.txt").read_text("utf-8").splitlines():
         spellings = [part.strip() for part in line.partition("#!")[0].split("|") if part.strip()]
         for spelling in spellings:
-            # "Go", "R" and "IT" are words of other meaning in small letters.
+            # "Go", "R" and "IT" are other words in lower case.
             short = len(spelling) <= 3
             (exact if short else loose).append(re.escape(spelling))
             names[spelling if short else spelling.lower()] = spellings[0]

@@ -12,7 +12,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from app.events import APPEND, NO_EVENT, RETENTION, channel, dump, stream
 
-LISTED = 50  # newest batches in a snapshot
+LISTED = 50  # batches in a snapshot, the newest
 QUEUE = "cvs"
 ACTOR = "process_cv"
 PROGRESS = {"queued": 0, "extracting": 20, "analysing": 60, "done": 100, "failed": 100}  # percent
@@ -20,7 +20,7 @@ PROGRESS = {"queued": 0, "extracting": 20, "analysing": 60, "done": 100, "failed
 Status = Literal["queued", "extracting", "analysing", "done", "failed"]
 
 # A batch is a hash: batch_id, user_id, created_at, total, done, failed, cvs (ids in order), cv:<id> (JSON).
-_REPORT = (
+_EVENTS = (
     APPEND
     + """
 local function cv_event(channel, time, cv)
@@ -38,9 +38,9 @@ end
 """
 )
 # KEYS: stream, batch, list of batches. ARGV: channel, time, id, user, then id and JSON of each CV.
-# A second time (the client library repeats after a lost answer) it does nothing.
+# Idempotent: the client library repeats it when the reply was lost.
 _CREATE = (
-    _REPORT
+    _EVENTS
     + f"""
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local ids = {{}}
@@ -60,9 +60,9 @@ return 1
 """
 )
 # KEYS: stream, batch. ARGV: channel, time, CV's id, its new JSON, progress and outcome (done, failed or '').
-# Only forward: a job that is run again after its worker was killed changes nothing that is already reported.
+# Only forward: a job repeated after its worker was killed changes nothing that was already reported.
 _ADVANCE = (
-    _REPORT
+    _EVENTS
     + f"""
 local old = redis.call('HGET', KEYS[2], 'cv:' .. ARGV[3])
 if not old or cjson.decode(old).progress >= tonumber(ARGV[5]) then return 0 end
@@ -76,7 +76,7 @@ end
 return 1
 """
 )
-# KEYS: stream, list of batches. Returns the newest event's id and each batch as a flat list, at one moment.
+# KEYS: stream, list of batches. Returns the newest event's id and each batch as a flat list, atomically.
 SNAPSHOT = f"""
 local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local batches = {{}}
@@ -90,7 +90,7 @@ return {{tail[1] and tail[1][1] or '{NO_EVENT}', batches}}
 
 @dataclass(frozen=True, slots=True)
 class NewCV:
-    """A CV that was received: its generated id, the name it came with, its size in bytes and its kind."""
+    """A received CV: its generated id, its original file name, its size in bytes and its kind."""
 
     cv_id: str
     filename: str
@@ -99,15 +99,15 @@ class NewCV:
 
 
 class _Outbox(RedisBroker):
-    """Enqueues into a pipeline, so that a batch and its jobs enter Redis together or not at all."""
+    """Enqueues into a pipeline, so that a batch and its jobs are stored together or not at all."""
 
     def _max_unpack_size(self) -> int:
-        # Asked of Redis otherwise, which a pipeline can't answer; enqueueing unpacks nothing.
+        # The default reads it from Redis, which a pipeline can't do. Enqueueing unpacks nothing.
         return 1
 
 
 def now() -> str:
-    """Return the time as ISO 8601 in UTC, to the millisecond."""
+    """Return the current time in ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -135,17 +135,17 @@ def _summary(fields: dict[str, str]) -> dict[str, Any]:
 
 
 def batch_from(fields: dict[str, str]) -> dict[str, Any]:
-    """Return a batch as clients see it from its hash."""
+    """Return a batch as sent to clients, from its Redis hash."""
     cvs = [json.loads(fields[f"cv:{cv_id}"]) for cv_id in fields["cvs"].split()]
     return _summary(fields) | {"cvs": cvs}
 
 
-def snapshot_text(answer: list[Any]) -> str:
-    """Return a snapshot as clients see it, in JSON, from the SNAPSHOT script's answer.
+def snapshot_text(reply: list[Any]) -> str:
+    """Return a snapshot as sent to clients, in JSON, from the SNAPSHOT script's reply.
 
-    What Redis holds of a CV is JSON already; parsing some thousand of them would hold everybody up.
+    CVs are stored as JSON and copied unparsed: parsing thousands of them would block the event loop.
     """
-    last_event_id, batches = answer
+    last_event_id, batches = reply
     texts = []
     for flat in batches:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -155,7 +155,10 @@ def snapshot_text(answer: list[Any]) -> str:
 
 
 def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[NewCV]) -> dict[str, Any]:
-    """Store a batch with its jobs, report it, and return it. Raises RedisError; then nothing is stored."""
+    """Store a batch with its jobs, publish its events, and return it.
+
+    Raises RedisError; then nothing is stored, unless only the reply was lost.
+    """
     time = now()
     cvs = {
         cv.cv_id: dump(
@@ -183,7 +186,7 @@ def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[New
                 *(part for item in cvs.items() for part in item),
             ],
         )
-        # Looking for a dead worker's jobs is the workers' task.
+        # Maintenance (looking for dead workers' jobs) is left to the workers.
         outbox = _Outbox(client=pipe, middleware=[], maintenance_chance=0)  # type: ignore[no-untyped-call]
         for cv in new:
             outbox.enqueue(Message(QUEUE, ACTOR, (user_id, batch_id, cv.cv_id, cv.kind), {}, {}))
@@ -202,7 +205,7 @@ def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[New
 
 
 class Progress:
-    """Moves one CV forward and reports each step. Repeating a step, or going back, does nothing."""
+    """Advances one CV and publishes each step. Repeating an earlier step does nothing."""
 
     def __init__(self, client: "redis.Redis", user_id: str, batch_id: str, cv_id: str) -> None:
         self._client = client
@@ -212,12 +215,12 @@ class Progress:
         self._script = client.register_script(_ADVANCE)
 
     def cv(self) -> dict[str, Any] | None:
-        """Return the CV as clients see it, or None when its batch is gone. Raises RedisError."""
+        """Return the CV as sent to clients, or None when its batch no longer exists. Raises RedisError."""
         text = self._client.execute_command("HGET", batch_key(self._batch_id), f"cv:{self._cv_id}")
         return None if text is None else dict(json.loads(text))
 
     def advance(self, cv: dict[str, Any], status: Status, **fields: Any) -> None:
-        """Set `status` and `fields` on `cv` and report it. Raises RedisError."""
+        """Set `status` and `fields` on `cv` and publish it. Raises RedisError."""
         cv |= {"status": status, "progress": PROGRESS[status], **fields}
         self._script(
             keys=[stream(self._user_id), batch_key(self._batch_id)],

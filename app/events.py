@@ -1,7 +1,7 @@
-"""Events: kept in a capped stream per user and published in the same atomic step.
+"""Events: appended to a capped stream per user and published in the same atomic step.
 
-Every event names the one before it. So whoever holds an id can tell, from a stream or from a published
-message, whether what follows is whole; no clock and no counter has to survive a lost Redis.
+Every event names its predecessor, so a reader of the stream or of the published messages can detect a gap
+after any event it knows. No clock and no counter has to survive the loss of Redis.
 """
 
 import json
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-HISTORY = 1_000  # events kept for each user; whoever missed more gets a snapshot, which is smaller by then
-RETENTION = 30 * 86_400  # seconds after its last change that state and history are kept
+HISTORY = 1_000  # events kept for each user; a client that missed more gets a snapshot, which is smaller
+RETENTION = 30 * 86_400  # seconds that state and history are kept after the last change
 NO_EVENT = "0-0"  # the position before a stream's first event
-TEXT = 0x81  # a frame's first byte: a whole text message
+TEXT = 0x81  # first byte of a frame: a complete text message
 
-# KEYS[1] is the user's stream. Redis numbers the entry, so its id is put in front of the event's own fields.
+# KEYS[1] is the user's stream. Redis assigns the id, which is inserted before the event's own fields.
 APPEND = f"""
 local function append(channel, body)
   local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
@@ -32,7 +32,7 @@ PUBLISH = APPEND + "return append(ARGV[1], ARGV[2])"
 
 
 class Event(NamedTuple):
-    """One event. `frame` is what a socket is sent: made once, and shared by all sockets."""
+    """One event. `frame` is the WebSocket frame that all sockets are sent."""
 
     id: str
     previous: str
@@ -40,24 +40,29 @@ class Event(NamedTuple):
 
 
 def channel(user_id: str) -> str:
-    """Return the channel that a user's events are published on."""
+    """Return the Redis channel on which a user's events are published."""
     return f"user:{user_id}:events"
 
 
 def stream(user_id: str) -> str:
-    """Return the key of a user's stream."""
+    """Return the Redis key of a user's stream."""
     return f"user:{user_id}:stream"
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` can be an event's id: two unsigned 64-bit numbers with a hyphen between."""
+    """Tell whether `text` has the form of an event id: two unsigned 64-bit numbers joined by a hyphen."""
     return re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", text) is not None and max(position(text)) < 2**64
 
 
 def position(event_id: str) -> tuple[int, int]:
-    """Return an id as a pair that orders as its stream does."""
+    """Return an event id as a pair of numbers, which sort in the order of the stream."""
     first, second = event_id.split("-")
     return int(first), int(second)
+
+
+def newer(event_id: str, other: str) -> bool:
+    """Tell whether `event_id` comes after `other` in a stream."""
+    return position(event_id) > position(other)
 
 
 def dump(value: Any) -> str:
@@ -66,7 +71,7 @@ def dump(value: Any) -> str:
 
 
 def frame(text: str) -> bytes:
-    """Return the WebSocket frame that carries `text` to a client: RFC 6455, section 5.2, without a mask."""
+    """Return `text` as an unmasked WebSocket text frame (RFC 6455, section 5.2)."""
     payload = text.encode()
     length = len(payload)
     if length < 126:
@@ -83,18 +88,18 @@ def _payload_at(data: bytes) -> int:
 
 
 def id_of(data: bytes) -> str:
-    """Return the id of the event in a frame that `from_message` or `from_entry` made: it stands first."""
+    """Return the event id in a frame made by `from_message` or `from_entry`, where it is the first field."""
     begin = _payload_at(data) + len('{"id":"')
     return data[begin : data.index(b'"', begin)].decode()
 
 
 def type_of(data: bytes) -> str:
-    """Return the type of the message in a frame that `frame` made."""
+    """Return the message type in a frame made by `frame`."""
     return str(json.loads(data[_payload_at(data) :])["type"])
 
 
 def from_message(payload: str) -> Event:
-    """Return the event in a published message; raise ValueError when it isn't one of ours."""
+    """Return the event in a published message. Raises ValueError for anything else."""
     try:
         fields = json.loads(payload)
         event_id = fields.pop("id")
@@ -106,28 +111,28 @@ def from_message(payload: str) -> Event:
 
 
 def from_entry(entry_id: str, fields: list[str]) -> Event:
-    """Return the event in a stream's entry, whose fields are names and values in turn, as Redis gives them.
+    """Return the event in a stream entry, whose fields are alternating names and values.
 
-    Raises ValueError when it isn't one of ours.
+    Raises ValueError for anything else.
     """
     try:
-        # APPEND writes them in this order.
+        # In the order in which APPEND writes them.
         name, previous, _, body = fields
     except ValueError:
         name = ""
     if name != "previous":
-        raise ValueError(f"entry {entry_id} has other fields than an event's")
+        raise ValueError(f"entry {entry_id} does not have the fields of an event")
     return Event(entry_id, previous, frame(f'{{"id":"{entry_id}",{body[1:]}'))
 
 
 async def publish(redis: "Redis", user_id: str, event: dict[str, Any]) -> str:
-    """Append one event of yours to the user's stream, publish it, and return its id.
+    """Append an event to the user's stream, publish it, and return its id.
 
-    `event` needs a `type` and a `time`; Redis gives the id. Raises RedisError when Redis can't be asked; then
-    it may or may not have happened.
+    `event` needs a `type` and a `time`. Raises ValueError without them, and RedisError when Redis fails; the
+    event may then have been published or not.
     """
     if not {"type", "time"} <= event.keys():
-        raise ValueError(f"an event needs a type and a time, this one has {sorted(event)}")
+        raise ValueError(f"an event needs the fields type and time; this one has {sorted(event)}")
     script = redis.register_script(PUBLISH)
     event_id: str = await script(keys=[stream(user_id)], args=[channel(user_id), dump(event)])
     return event_id

@@ -1,4 +1,4 @@
-"""Is this container's process at work? `python -m app.healthcheck api|worker`; status 0 when it is."""
+"""The containers' health check: `python -m app.healthcheck api|worker` exits with 0 when it is healthy."""
 
 import http.client
 import os
@@ -7,23 +7,23 @@ import sys
 
 
 def api() -> str | None:
-    """Return what is wrong with the api, or None. It is asked the way that the proxy comes."""
+    """Return what is wrong with the api, or None. Connects as the proxy does: by the unix socket, if any."""
     path = os.environ.get("APP_SOCKET")
     try:
-        asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=4)
+        connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=4)
         if path:
-            asked.sock = socket.socket(socket.AF_UNIX)
-            asked.sock.settimeout(4)
-            asked.sock.connect(path)
-        asked.request("GET", "/readyz")
-        answer = asked.getresponse()
-        return None if answer.status == 200 else answer.read(1000).decode("utf-8", "replace")
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(4)
+            connection.sock.connect(path)
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return None if response.status == 200 else response.read(1000).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
 
 
 def worker() -> str | None:
-    """Return what is wrong with the worker processes, or None: each must have asked Redis for work lately."""
+    """Return what is wrong with the worker processes, or None. Each must have polled Redis recently."""
     import tempfile
     import time
     from pathlib import Path
@@ -46,7 +46,7 @@ def worker() -> str | None:
         return str(error)
     oldest = (time.time() - 10) * 1000
     silent = sum(stamp is None or float(stamp) < oldest for stamp in seen)
-    return f"{silent} of {len(names)} worker processes are silent" if silent else None
+    return f"{silent} of {len(names)} worker processes do not poll Redis" if silent else None
 
 
 if __name__ == "__main__":

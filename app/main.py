@@ -34,14 +34,14 @@ from app.sessions import BadKeyFile, Sessions
 from app.settings import Settings, load
 from app.state import State, state_of
 
-REDIS_TIMEOUT = 5.0  # seconds that Redis has to answer
+REDIS_TIMEOUT = 5.0  # seconds that a reply from Redis may take
 REDIS_QUEUE = 20.0  # seconds that a request waits for the connection
 MAX_FRAME = 65_536  # bytes of a client's message
-RETRY_AFTER = 3  # seconds that a client is asked to wait while Redis is away
-GRACE = 5  # seconds at shutdown after which uvicorn waits for nobody
-BACKLOG = 16_384  # connections that may wait; a unix socket refuses the next at once, where TCP tries again
-PROXY = "unix"  # the client's name on the unix socket, which only the proxy may open
-# Without a socket the proxy comes through an address of Docker's; the client's own stands in its header.
+RETRY_AFTER = 3  # seconds, sent in Retry-After while Redis is unavailable
+GRACE = 5  # seconds at shutdown after which uvicorn cancels open requests and sockets
+BACKLOG = 16_384  # pending connections; a unix socket refuses the next one, where TCP retries
+PROXY = "unix"  # client address of the unix socket's peer, which is the proxy
+# On the TCP port the proxy connects from one of Docker's addresses; a header has the client's own.
 PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         "socket_connect_timeout": REDIS_TIMEOUT,
     }
     single: dict[str, Any] = {"max_connections": 1, "timeout": REDIS_QUEUE}
-    # The client library would mend a cut connection in silence; the hub has to look for what it missed then.
+    # A retry would hide a lost connection, after which the hub has to read what it missed.
     no_retry = Retry(NoBackoff(), 0)
     subscriber = Redis.from_pool(ConnectionPool.from_url(retry=no_retry, **common))
-    # All that it sends may be sent twice, so a connection cut while it was idle is nobody's 503.
+    # All its commands are idempotent, so a connection that was cut while idle need not cause a 503.
     once_more = Retry(NoBackoff(), 1, (RedisConnectionError,))
     commands = Redis.from_pool(BlockingConnectionPool.from_url(retry=once_more, **single, **common))
     writer = redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(**single, **common))
@@ -112,37 +112,40 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _healthz() -> dict[str, str]:
-    """Answer as long as the process does."""
+    """Return 200 as long as the process responds."""
     return {"status": "ok"}
 
 
 async def _readyz(request: Request) -> JSONResponse:
-    """Tell whether events can be delivered and uploads stored."""
+    """Return 200 when events can be delivered and uploads stored, else 503."""
     state = state_of(request)
     try:
         await state.commands.execute_command("PING")
-        trouble = None if state.hub.connected else "not subscribed"
+        problem = None if state.hub.connected else "not subscribed"
     except RedisError as error:
-        trouble = type(error).__name__
-    if trouble:
-        return JSONResponse({"status": "not ready", "redis": trouble}, 503)
+        problem = type(error).__name__
+    if problem:
+        return JSONResponse({"status": "not ready", "redis": problem}, 503)
     return JSONResponse({"status": "ready", "redis": "ok"})
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     reasons = [f"{'.'.join(map(str, detail['loc'][1:]))}: {detail['msg']}" for detail in error.errors()]
-    return JSONResponse({"detail": f"The request can't be used. {'; '.join(reasons)}."}, 422)
+    return JSONResponse({"detail": f"The request is not valid. {'; '.join(reasons)}."}, 422)
 
 
 async def _no_redis(request: Request, error: Exception) -> JSONResponse:
-    logger.error("Redis can't be used: %s", error)
+    logger.error("Redis failed: %s", error)
     detail = "The data can't be reached at the moment; try again soon."
     return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a socket that listens at `path`, for the folder's group, in place of an older one."""
+    """Return a unix socket listening at `path`, accessible to the group; it replaces an older one.
+
+    Raises OSError.
+    """
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
@@ -154,13 +157,13 @@ def listen(path: Path) -> socket.socket:
 
 
 class Forwarded:
-    """Takes client and scheme from the headers of the proxy: of the unix socket's peer, if there is one."""
+    """Sets client and scheme from the headers of a trusted proxy, which is the unix socket's peer, if any."""
 
     def __init__(self, app: FastAPI, trusted: str) -> None:
         self._app = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. A unix socket's peer has no address; a TCP peer that has gone has none either."""
+        """Serve a request. The client is None for a unix socket, and for a TCP peer that has disconnected."""
         if scope["type"] != "lifespan" and scope["client"] is None:
             server = scope["server"]
             if server is None or server[1] is None:
@@ -169,9 +172,9 @@ class Forwarded:
 
 
 def main() -> None:
-    """Serve until stopped; end with a sentence when a setting, the socket or a key file can't be used."""
+    """Serve until stopped. Exits with a message when a setting, the socket or a key file can't be used."""
     parser = argparse.ArgumentParser(prog="python -m app.main", description=main.__doc__)
-    # Inside a container; only the loopback address of its host is published.
+    # Inside a container, which publishes it on the host's loopback address only.
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")  # noqa: S104
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (%(default)s)")
     arguments = parser.parse_args()
@@ -204,13 +207,13 @@ def main() -> None:
             sockets.append(listen(Path(path)))
         except OSError as error:
             sys.exit(
-                f"APP_SOCKET is {path!r}, where this process can't listen ({error.strerror}); "
-                "give a path in a folder that it may write to, or none."
+                f"APP_SOCKET is {path!r}, where this process can't listen ({error.strerror}). "
+                "Set it to a path in a folder that the process can write to, or unset it."
             )
     server = uvicorn.Server(config)
     server.run(sockets=sockets)
     if not server.started:
-        sys.exit(3)  # the reason is logged
+        sys.exit(3)  # the reason has been logged
 
 
 if __name__ == "__main__":

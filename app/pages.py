@@ -1,4 +1,4 @@
-"""The built page."""
+"""The frontend's built files."""
 
 from pathlib import Path
 
@@ -14,28 +14,28 @@ _SECURITY = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-_ABSENT = "<!doctype html><title>screen-flow</title><p>The api runs; its page was not built."
+_ABSENT = "<!doctype html><title>screen-flow</title><p>The api is running; its page was not built."
 
 
 class Pages(StaticFiles):
-    """Files of the build. Names under assets/ change with their content, so those are kept for good."""
+    """The build's files. Names under assets/ contain a hash of the content, so these are cached forever."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(directory=folder, html=True, check_dir=False)
         self._folder = folder
 
     async def check_config(self) -> None:
-        """Allow a missing folder: the api serves without a page."""
+        """Accept a missing folder: the api also runs without a page."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return the file, or the plain page where none is built. Raises HTTPException 404 and 405."""
+        """Return the file, or a placeholder when no page was built. Raises HTTPException 404 and 405."""
         try:
             response = await super().get_response(path, scope)
         except HTTPException as error:
             if error.status_code != 404 or path != "." or (self._folder / "index.html").exists():
                 raise
             response = HTMLResponse(_ABSENT)
-        kept = path.startswith("assets/") and response.status_code in (200, 304)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+        immutable = path.startswith("assets/") and response.status_code in (200, 304)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if immutable else "no-cache"
         response.headers.update(_SECURITY)
         return response

@@ -1,4 +1,4 @@
-"""uvicorn's protocols, with eight things that an application can't reach."""
+"""uvicorn's protocols, extended where an application has no access."""
 
 import gc
 import os
@@ -19,40 +19,40 @@ from websockets.http11 import Request
 
 from app.rate import FLOOD, FLOOD_REASON, Rate
 
-SHUTDOWN_SPREAD = 1.0  # seconds at most over which sockets are closed
-SHUTDOWN_RATE = 100  # sockets closed in a second, when that ends sooner
-STARTUP_MARGIN = 1.25  # times its own start that the next process may take
+SHUTDOWN_SPREAD = 1.0  # seconds over which sockets are closed, at most
+SHUTDOWN_RATE = 100  # sockets closed in a second, if that is faster
+STARTUP_MARGIN = 1.25  # start-up time of the next process, as a multiple of this one's
 RESTART = 1012  # close code
-RETURN_RATE = 1_000  # clients that a new process is sent in a second; it serves more
-OUTLET = "app.outlet"  # the scope's extension that is the protocol: app.hub's Outlet
-HANDSHAKES_AT_ONCE = 4  # of those that have come, before the event loop turns to others
-FROZEN_AT_ONCE = 100  # new sockets after which the garbage collector is told to leave what lives alone
-LINGER = 1.0  # seconds for which a refused peer's bytes are still taken
-CLOSE_TIMEOUT = 30.0  # seconds that a peer has to take the rest once its socket is being closed
+RETURN_RATE = 1_000  # clients told to reconnect in each second; a process can serve more
+FRAME_WRITER = "app.frame_writer"  # the scope's extension that is the protocol, as app.room's FrameWriter
+HANDSHAKES_PER_STEP = 4  # pending handshakes processed before the event loop runs other tasks
+FREEZE_EVERY = 100  # new sockets after which live objects are hidden from the garbage collector
+LINGER = 1.0  # seconds for which the data of a refused peer is still read
+CLOSE_TIMEOUT = 30.0  # seconds that a peer may take to read the rest once its socket is being closed
 
 
 def retry_in(reason: str, seconds: float) -> str:
-    """Return a close reason that also says when the client may come back."""
+    """Return a close reason that also tells the client when to reconnect, in milliseconds."""
     return f"{reason}; retry in {seconds * 1000:.0f} ms"
 
 
 def seconds_since_start() -> float:
-    """Return how long ago this process was started."""
+    """Return the seconds since this process was started."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Leaves nothing behind when a connection becomes a WebSocket."""
+    """Leaves no reference cycle behind when a connection becomes a WebSocket."""
 
     def handle_websocket_upgrade(self) -> None:
-        """Also break the cycle with the parser, so that it needs no garbage collector."""
+        """Also break the cycle with the parser, which would need the garbage collector."""
         super().handle_websocket_upgrade()
         self.parser = None  # type: ignore[assignment]
 
 
 class _Inbox:
-    """asyncio.Queue for one reader, in a tenth of its memory."""
+    """An asyncio.Queue for one reader, in a tenth of the memory."""
 
     __slots__ = ("_messages", "_waiter")
 
@@ -77,7 +77,7 @@ class _Inbox:
 
 
 class _Gate:
-    """asyncio.Event in a tenth of its memory; it begins set."""
+    """An asyncio.Event, initially set, in a tenth of the memory."""
 
     __slots__ = ("_closed",)
 
@@ -102,34 +102,34 @@ class _Gate:
 
 
 class Protocol(WebSocketsSansIOProtocol):
-    """Takes made frames, closes sockets one by one at shutdown, drops stalled peers, and limits pings."""
+    """Also writes prebuilt frames, paces the shutdown, drops stalled peers, and limits pings."""
 
     startup: ClassVar[float] = 1.0
-    """Seconds that this process took to serve, and the next one will."""
+    """Seconds that this process took to start, used as an estimate for the next one."""
     _opened: ClassVar[int] = 0
     _waiting: ClassVar[deque["Protocol"]] = deque()
     _early = b""
     _refused = False
     on_writable: Callable[[], None] | None = None
-    """Called when `takes` has become true again."""
+    """Called when `can_write` becomes true again."""
 
     @property
-    def takes(self) -> bool:
-        """Whether frames can be written now: the peer has not closed, and took what was written before."""
+    def can_write(self) -> bool:
+        """Whether frames can be written now: the connection is open and its buffer not full."""
         return self.writable.is_set() and not self.close_sent and not self.transport.is_closing()
 
     def write(self, frames: bytes) -> None:
-        """Send whole frames that were made outside; many sockets are sent the same bytes."""
+        """Send complete, prebuilt frames, which many sockets may share."""
         self.transport.write(frames)
 
     def resume_writing(self) -> None:
-        """Also report it."""
+        """Also call `on_writable`."""
         super().resume_writing()
         if self.on_writable:
             self.on_writable()
 
     def handle_parser_exception(self) -> None:
-        """Close with the code, and take what is still being sent: closed at once, the code would be lost."""
+        """Send the close code, and keep reading for a while: closing at once would lose the code."""
         sent = self.conn.close_sent
         assert sent is not None
         self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
@@ -137,10 +137,10 @@ class Protocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         self._refused = True
         self.close_timer = self.loop.call_later(LINGER, self.transport.close)
-        self._end_soon()
+        self._abort_later()
 
     def data_received(self, data: bytes) -> None:
-        """Also let handshakes wait in line: a thousand at once would keep everybody else waiting."""
+        """Also queue handshakes: a thousand at once would block the event loop."""
         if self._refused:
             return
         if self.handshake_initiated:
@@ -156,7 +156,7 @@ class Protocol(WebSocketsSansIOProtocol):
     @classmethod
     def _shake_hands(cls) -> None:
         try:
-            for _ in range(min(HANDSHAKES_AT_ONCE, len(cls._waiting))):
+            for _ in range(min(HANDSHAKES_PER_STEP, len(cls._waiting))):
                 protocol = cls._waiting.popleft()
                 data, protocol._early = protocol._early, b""
                 if not protocol.disconnected and not protocol.transport.is_closing():
@@ -167,100 +167,100 @@ class Protocol(WebSocketsSansIOProtocol):
                 cls._waiting[0].loop.call_soon(cls._shake_hands)
 
     def handle_connect(self, event: Request) -> None:
-        """Also show the application the way to `write`."""
+        """Also expose this protocol to the application, which needs `write`."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[OUTLET] = self
+            extensions[FRAME_WRITER] = self
             Protocol._opened += 1
-            if Protocol._opened % FROZEN_AT_ONCE == 0:
+            if Protocol._opened % FREEZE_EVERY == 0:
                 self._freeze()
 
     def _freeze(self) -> None:
-        """Keep the garbage collector from looking at every open socket: with 10,000 it takes half a second.
+        """Hide live objects from the garbage collector, which takes half a second for 10,000 sockets.
 
-        What is frozen is freed when nothing refers to it, but not its cycles: quiet times are for these.
+        Frozen objects are still freed by reference count; their cycles only once few sockets are open.
         """
-        if len(self.connections) <= FROZEN_AT_ONCE:
+        if len(self.connections) <= FREEZE_EVERY:
             gc.unfreeze()
         gc.collect()
         gc.freeze()
 
-    _end: TimerHandle | None = None
+    _abort_timer: TimerHandle | None = None
 
-    def _end_soon(self) -> None:
-        """Bound the time that a closed transport waits for its reader; by itself it waits forever."""
-        if not self.disconnected and self._end is None:
-            self._end = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+    def _abort_later(self) -> None:
+        """Limit how long a closed transport waits for its peer to read; it would wait forever."""
+        if not self.disconnected and self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def on_task_complete(self, task: Task[None]) -> None:
-        """Also let the peer go, which nothing serves any more, and break the cycle with the scope."""
+        """Also drop the peer, which nothing serves any more, and break the cycle with the scope."""
         super().on_task_complete(task)
         self.scope.clear()  # type: ignore[attr-defined]
-        self._end_soon()
+        self._abort_later()
 
     def keepalive_timeout(self) -> None:
-        """Also let a peer go that took no ping, so nothing else either; its reader need not have ended."""
+        """Also drop the peer: one that does not read a ping reads nothing else either."""
         super().keepalive_timeout()
-        self._end_soon()
+        self._abort_later()
 
     def handle_close(self, event: Frame) -> None:
-        """Also let a peer go that says good-bye and does not read the answer."""
+        """Also drop a peer that closes and does not read the answer."""
         super().handle_close(event)
-        self._end_soon()
+        self._abort_later()
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Also count what the peer sends."""
+        """Also limit the peer's messages, and save memory."""
         super().connection_made(transport)
         self.queue = _Inbox()  # type: ignore[assignment]
         self.writable = _Gate()  # type: ignore[assignment]
         self._rate = Rate()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Also let go of the timer, and break the parser's cycle."""
+        """Also cancel the timer, and break the parser's cycle."""
         super().connection_lost(exc)
         self.conn.parser.close()
-        if self._end is not None:
-            self._end.cancel()
-            self._end = None
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
 
     def start_keepalive(self) -> None:
-        """Also let go of the handshake, a fifth of what a waiting socket holds; nothing reads it any more."""
+        """Also free the handshake, a fifth of an idle socket's memory; nothing reads it any more."""
         super().start_keepalive()
-        self.request.headers.clear()  # the parser holds it, too
+        self.request.headers.clear()  # the parser refers to them, too
         cast("list[Any]", self.scope["headers"]).clear()
         del self.request, self.response
 
     def shutdown(self) -> None:
-        """Close with 1012 at a random moment of the spread. Events flow until then; uvicorn waits for all."""
+        """Close with 1012 at a random time within the spread; events are delivered until then."""
         sockets = len(self.connections)
         spread = min(SHUTDOWN_SPREAD, sockets / SHUTDOWN_RATE)
-        back = (
+        reconnect_at = (
             self.loop.time()
             + spread
             + STARTUP_MARGIN * self.startup
             + random.uniform(0, sockets / RETURN_RATE)
         )
-        self.loop.call_later(random.uniform(0, spread), self._shutdown_now, back)
+        self.loop.call_later(random.uniform(0, spread), self._shutdown_now, reconnect_at)
 
-    def _shutdown_now(self, back: float) -> None:
+    def _shutdown_now(self, reconnect_at: float) -> None:
         if self.transport.is_closing():
             return
         if self.handshake_complete and not self.close_sent:
-            # uvicorn gives no reason, so it finds the closing begun.
+            # uvicorn sends no reason, so the close frame is sent before it could.
             self.queue.put_nowait({"type": "websocket.disconnect", "code": RESTART})
-            self.conn.send_close(RESTART, retry_in("the server restarts", back - self.loop.time()))
+            self.conn.send_close(RESTART, retry_in("the server restarts", reconnect_at - self.loop.time()))
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
         super().shutdown()
 
     def send_receive_event_to_app(self) -> None:
-        """Also bear text that is no UTF-8 from a peer that is being closed: it can't be told again."""
+        """Ignore invalid UTF-8 once closing: a second close frame cannot be sent."""
         with suppress(InvalidState):
             super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
-        """Answer, but not a flood: pongs would be queued without regard to a peer that reads none."""
+        """Answer within the limit: pongs to a peer that does not read would accumulate."""
         if self.close_sent:
             self.conn.data_to_send()
         elif self._rate.allow():

@@ -1,28 +1,28 @@
-"""How many messages a client may send."""
+"""The limit on the messages of one client."""
 
 import time
 
 FLOOD = 4429  # close code
 FLOOD_REASON = "too many messages; do not reconnect at once"
 BURST = 100.0  # messages at once
-PER_SECOND = 10.0  # messages in the long run; the browser sends one in 30 s
+PER_SECOND = 10.0  # messages on average; the page sends one every 30 s
 
 
 class Rate:
-    """A bucket of permissions that fills steadily."""
+    """A token bucket."""
 
-    __slots__ = ("_left", "_time")
+    __slots__ = ("_time", "_tokens")
 
     def __init__(self) -> None:
-        self._left = BURST
+        self._tokens = BURST
         self._time = time.monotonic()
 
     def allow(self) -> bool:
-        """Take one permission; False when none is left."""
+        """Take a token; return False when none is left."""
         now = time.monotonic()
-        self._left = min(BURST, self._left + (now - self._time) * PER_SECOND)
+        self._tokens = min(BURST, self._tokens + (now - self._time) * PER_SECOND)
         self._time = now
-        if self._left < 1:
+        if self._tokens < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True

@@ -1,6 +1,6 @@
-"""The way to Redis: a URL says where and as whom, a file says the password.
+"""The connection to Redis: a URL with the address and the user, and a file with the password.
 
-The file is read at each new connection, so that a rotated password needs no restart.
+The file is read for each new connection, so a rotated password needs no restart.
 """
 
 from pathlib import Path
@@ -12,14 +12,14 @@ from redis.exceptions import AuthenticationError
 
 
 class PasswordFile(CredentialProvider):
-    """Gives the client library the user and what the file holds at that moment."""
+    """Provides the user and the file's current content to the client library."""
 
     def __init__(self, username: str, path: Path) -> None:
         self._username = username
         self._path = path
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return user and password; raise AuthenticationError when the file can't be read."""
+        """Return user and password. Raises AuthenticationError when the file can't be read."""
         try:
             password = self._path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -27,7 +27,7 @@ class PasswordFile(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """Return the same; the file is short and local."""
+        """Return the same, without a thread: the file is short and local."""
         return self.get_credentials()
 
 
@@ -38,9 +38,9 @@ def from_url(url: str, password_file: Path | None) -> dict[str, Any]:
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     return {
-        # The library takes a user from one place only.
+        # The library accepts credentials from one source only.
         "url": parts._replace(netloc=host if at else parts.netloc).geturl(),
         "credential_provider": PasswordFile(unquote(user), password_file),
-        # What the library would tell Redis of itself is no command that the user needs.
+        # Skips CLIENT SETINFO, which the user is not permitted to run.
         "driver_info": None,
     }

@@ -1,4 +1,4 @@
-"""Who is asking: signed sessions (JWT) and where their keys come from.
+"""Sessions as signed JWTs, and the sources of their keys.
 
 `python -m app.sessions issue --subject site-check-me --ttl 120` prints a probe's token.
 """
@@ -21,7 +21,7 @@ from app.settings import Settings
 
 COOKIE = "__Host-screen-flow"
 PROBE_PREFIX = "site-check"
-KEY_LENGTH = 32  # characters; HS256 wants as many bits as its digest has
+KEY_LENGTH = 32  # characters at least; HS256 needs as many bits as its digest has
 JWKS_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 # Printable ASCII: a subject becomes part of Redis keys and log lines.
 SUBJECT = re.compile(r"[!-~]{1,255}")
@@ -30,27 +30,27 @@ logger = logging.getLogger(__name__)
 
 
 class InvalidSession(Exception):
-    """The session is missing, expired or not signed by a key we accept; the text is for the client."""
+    """The session is missing, expired or not signed by an accepted key. The message is for the client."""
 
 
 class BadKeyFile(Exception):
-    """A key file can't be used; the text names the file and the remedy, never its content."""
+    """A key file can't be used. The message names the file and the remedy, never the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A verified session: whose it is, and its end in Unix seconds."""
+    """A verified session: its user and its expiry in Unix seconds."""
 
     subject: str
     expires: float
 
 
 class KeyFile:
-    """HS256 keys in a file, one per line, read again when the file changes."""
+    """HS256 keys in a file, one per line, reloaded when the file changes. Raises BadKeyFile."""
 
-    def __init__(self, path: Path, at_most: int) -> None:
+    def __init__(self, path: Path, max_keys: int) -> None:
         self._path = path
-        self._at_most = at_most
+        self._max_keys = max_keys
         self._stamp: tuple[int, ...] = ()
         self._keys: list[str] = []
         self._load()
@@ -65,24 +65,24 @@ class KeyFile:
         except (OSError, UnicodeDecodeError) as error:
             raise BadKeyFile(f"The key file {self._path} can't be read ({type(error).__name__}).") from error
         self._stamp = stamp
-        if not 1 <= len(keys) <= self._at_most or min(map(len, keys)) < KEY_LENGTH:
+        if not 1 <= len(keys) <= self._max_keys or min(map(len, keys)) < KEY_LENGTH:
             raise BadKeyFile(
-                f"The key file {self._path} must hold 1 to {self._at_most} lines of {KEY_LENGTH} or more "
-                "characters each; `openssl rand -hex 32` makes one."
+                f"The key file {self._path} must have 1 to {self._max_keys} lines of {KEY_LENGTH} or more "
+                "characters each; `openssl rand -hex 32` generates one."
             )
         self._keys = keys
 
     def keys(self) -> list[str]:
-        """Return the keys, the signing one first; a broken new file leaves the old keys in use."""
+        """Return the keys, the signing key first. An unusable new file leaves the old keys in use."""
         try:
             self._load()
         except BadKeyFile as error:
-            logger.error("%s The keys read before stay in use.", error)
+            logger.error("%s The previous keys stay in use.", error)
         return self._keys
 
 
 class Sessions:
-    """Verifies sessions by the settings' keys, and signs them for the demo.
+    """Verifies sessions with the configured keys, and signs those of the demo.
 
     Raises BadKeyFile at construction when a key file can't be used.
     """
@@ -90,14 +90,14 @@ class Sessions:
     def __init__(self, settings: Settings) -> None:
         self._keys = KeyFile(settings.session_keys_file, 2) if settings.session_keys_file else None
         self._probe = KeyFile(settings.probe_key_file, 1) if settings.probe_key_file else None
-        # It caches the key set and asks again for an unknown key, but not more often than each 30 s.
+        # Caches the key set, and reloads it for an unknown key, at most every 30 s.
         self._jwks = (
             jwt.PyJWKClient(settings.session_jwks_url, timeout=5) if settings.session_jwks_url else None
         )
         self._audience = settings.session_audience
 
     async def verify(self, token: str | None) -> Session:
-        """Return the session in `token`; raise InvalidSession when there is none to trust."""
+        """Return the session in `token`. Raises InvalidSession when it is missing or not valid."""
         if not token:
             raise InvalidSession("Not signed in.")
         try:
@@ -135,32 +135,32 @@ class Sessions:
         )
 
     def issue(self, subject: str, ttl: float) -> str:
-        """Return a session for `subject` that ends in `ttl` seconds, signed with the first session key."""
-        assert self._keys is not None, "settings allow the demo sign-in only with a key file"
+        """Return a token for `subject` that expires in `ttl` seconds, signed with the first session key."""
+        assert self._keys is not None, "settings require a key file for the demo sign-in"
         return issue(self._keys.keys()[0], subject, ttl)
 
 
 def issue(key: str, subject: str, ttl: float) -> str:
-    """Return a token for `subject` that ends in `ttl` seconds, signed with `key`."""
+    """Return a token for `subject` that expires in `ttl` seconds, signed with `key`."""
     now = time.time()
     return jwt.encode({"sub": subject, "iat": int(now), "exp": int(now + ttl)}, key, algorithm="HS256")
 
 
 def main() -> None:
-    """Print a token signed with the probe key, for an operator who tests the site."""
+    """Print a token signed with the probe key, for testing the site by hand."""
     parser = argparse.ArgumentParser(prog="python -m app.sessions", description=main.__doc__)
     command = parser.add_subparsers(required=True).add_parser("issue", help="print a token")
-    command.add_argument("--subject", required=True, help=f"begins with {PROBE_PREFIX}")
-    command.add_argument("--ttl", type=int, default=120, help="seconds until it ends (120)")
-    command.add_argument("--key-file", type=Path, help="instead of APP_PROBE_KEY_FILE")
+    command.add_argument("--subject", required=True, help=f"user id, which must begin with {PROBE_PREFIX}")
+    command.add_argument("--ttl", type=int, default=120, help="seconds until it expires (%(default)s)")
+    command.add_argument("--key-file", type=Path, help="file with the key (default: APP_PROBE_KEY_FILE)")
     arguments = parser.parse_args()
     key_file = arguments.key_file or (
         Path(os.environ["APP_PROBE_KEY_FILE"]) if "APP_PROBE_KEY_FILE" in os.environ else None
     )
     if key_file is None:
-        parser.error("no key: set APP_PROBE_KEY_FILE or give --key-file")
+        parser.error("no key: set APP_PROBE_KEY_FILE or use --key-file")
     if not arguments.subject.startswith(PROBE_PREFIX) or not SUBJECT.fullmatch(arguments.subject):
-        parser.error(f"--subject {arguments.subject!r} must begin with {PROBE_PREFIX} and hold no space")
+        parser.error(f"--subject {arguments.subject!r} must begin with {PROBE_PREFIX} and contain no space")
     if not 1 <= arguments.ttl <= 3600:
         parser.error(f"--ttl {arguments.ttl} must be 1 to 3600 seconds")
     try:

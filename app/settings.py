@@ -1,4 +1,4 @@
-"""What the environment decides, read once at start. Each variable begins with APP_."""
+"""Settings from the environment, read once at start. Each variable begins with APP_."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 class WorkerSettings(BaseSettings):
-    """What the worker needs. A field's description completes the sentence "Give …" of an error."""
+    """The worker's settings. A field's description completes the sentence "Use …" of an error."""
 
     model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
 
@@ -34,12 +34,12 @@ class WorkerSettings(BaseSettings):
     phone_region: str = Field(
         default="US",
         pattern=r"^[A-Z]{2}$",
-        description="two capital letters: the country whose phone numbers may lack their prefix, as in DE",
+        description="two capital letters, the country whose phone numbers may lack the prefix, as in DE",
     )
 
     @field_validator("redis_password_file")
     @classmethod
-    def _holds_a_password(cls, value: Path | None) -> Path | None:
+    def _has_a_password(cls, value: Path | None) -> Path | None:
         try:
             if value and not value.read_text(encoding="ascii").strip():
                 raise ValueError("the file is empty")
@@ -51,12 +51,12 @@ class WorkerSettings(BaseSettings):
     @classmethod
     def _is_folder(cls, value: Path) -> Path:
         if not value.is_dir():
-            raise ValueError("there is no such folder")
+            raise ValueError("it is not a folder")
         return value
 
 
 class Settings(WorkerSettings):
-    """What the api needs."""
+    """The api's settings."""
 
     upload_max_bytes: int = Field(
         default=52_428_800, ge=1, description="a number of bytes, nginx's limit (52428800)"
@@ -67,7 +67,7 @@ class Settings(WorkerSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         validate_default=True,
-        description="the site's own origins with commas between, as in https://screen-flow.example.com",
+        description="the site's own origins, separated by commas, as in https://screen-flow.example.com",
     )
     session_keys_file: Path | None = Field(
         default=None,
@@ -88,7 +88,7 @@ class Settings(WorkerSettings):
     def _origins(cls, value: object) -> object:
         origins = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         if not origins or origins == [""]:
-            raise ValueError("no page could open a WebSocket")
+            raise ValueError("without it no page can open a WebSocket")
         if isinstance(origins, list):
             for origin in origins:
                 if not ORIGIN.fullmatch(origin) or re.search(r"^http:.*:80$|^https:.*:443$", origin):
@@ -100,7 +100,9 @@ class Settings(WorkerSettings):
         if bool(self.session_keys_file) == bool(self.session_jwks_url):
             raise ValueError("Set exactly one of APP_SESSION_KEYS_FILE and APP_SESSION_JWKS_URL.")
         if self.demo_sign_in and not self.session_keys_file:
-            raise ValueError("APP_DEMO_SIGN_IN=true signs sessions itself: set APP_SESSION_KEYS_FILE.")
+            raise ValueError(
+                "APP_DEMO_SIGN_IN=true needs a key to sign sessions with: set APP_SESSION_KEYS_FILE."
+            )
         return self
 
 
@@ -108,14 +110,14 @@ S = TypeVar("S", bound=WorkerSettings)
 
 
 def load(kind: type[S]) -> S:
-    """Read the environment; end the process with a sentence per wrong variable when it can't be used."""
+    """Return the settings. Exits with one message for each invalid variable."""
     try:
         return kind()
     except ValidationError as error:
-        sys.exit("\n".join(_sentence(kind, dict(detail)) for detail in error.errors()))
+        sys.exit("\n".join(_message(kind, dict(detail)) for detail in error.errors()))
 
 
-def _sentence(kind: type[WorkerSettings], detail: dict[str, object]) -> str:
+def _message(kind: type[WorkerSettings], detail: dict[str, object]) -> str:
     reason = str(detail["msg"]).removeprefix("Value error, ").rstrip(".")
     location = detail["loc"]
     if not isinstance(location, tuple) or not location:
@@ -123,6 +125,4 @@ def _sentence(kind: type[WorkerSettings], detail: dict[str, object]) -> str:
     name = str(location[0])
     # A Redis URL can carry a password.
     value = "its value" if name == "redis_url" else repr(str(detail["input"]))
-    return (
-        f"APP_{name.upper()}: {value} can't be used ({reason}). Give {kind.model_fields[name].description}."
-    )
+    return f"APP_{name.upper()}: {value} can't be used ({reason}). Use {kind.model_fields[name].description}."

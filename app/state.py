@@ -1,4 +1,4 @@
-"""What the requests and sockets of one process share."""
+"""State shared by the requests and sockets of one process."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from app.settings import Settings
 
 @dataclass(frozen=True)
 class State:
-    """Three Redis connections at any number of clients: `commands`, `writer` and the hub's subscription."""
+    """Has three Redis connections for any number of clients: `commands`, `writer` and the hub's own."""
 
     settings: Settings
     sessions: Sessions
@@ -25,6 +25,6 @@ class State:
 
 
 def state_of(connection: HTTPConnection) -> State:
-    """Return the state that a request or a socket belongs to."""
+    """Return the state of the application that serves a request or a socket."""
     state: State = connection.app.state.shared
     return state

@@ -1,4 +1,4 @@
-"""Receiving CVs: a multipart body goes to disk as it comes, and what a file is shows in its content."""
+"""Receives CVs: streams a multipart body to disk, and detects the kind of each file from its content."""
 
 import os
 import re
@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect
 
 FIELD = "files"
 FILES_LIMIT = 100  # files in one batch; each is an open file until the batch is stored
-NAME_LIMIT = 255  # characters of a file's name that are kept
-DIRECTORY_LIMIT = 1 << 20  # bytes of a ZIP archive's table of contents; a DOCX needs a few thousand
-CHUNK = 1 << 16  # bytes read at once
+NAME_LIMIT = 255  # characters of a file name; the rest is cut off
+DIRECTORY_LIMIT = 1 << 20  # bytes of a ZIP archive's central directory; a DOCX needs a few thousand
+CHUNK = 1 << 16  # bytes per read
 
 _NAMED = {".pdf": "PDF", ".docx": "DOCX", ".txt": "plain text"}
 _MAIN_PART = re.compile(r"word/document\d*\.xml")  # Word on the web numbers it
@@ -30,37 +30,37 @@ _NOT_PLAIN = (b"{\\rtf", b"<!doctype", b"<html", b"<?xml", b"%!PS")
 
 
 class Upload:
-    """One received file without a name on disk: the kernel drops it unless `keep` gives it one."""
+    """One received file without a name on disk, which the kernel deletes unless `keep` links it."""
 
     def __init__(self, filename: str, folder: Path) -> None:
-        # Data for people to read, never a path.
+        # For display only, never used as a path.
         name = filename.replace("\\", "/").rpartition("/")[2]
         self.filename = "".join(filter(str.isprintable, name))[:NAME_LIMIT]
         self.size = 0
-        # Not even a killed process leaves an unnamed file behind.
-        # Without a buffer, or a full disk would show only later: when it is read, or closed.
+        # Unnamed, so that even a killed process leaves nothing behind; unbuffered, so that a full disk fails
+        # in `write` and not later.
         self.file = FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), "w+b")
 
     def write(self, data: bytes) -> None:
         """Append to the file. Raises OSError when the disk is full."""
-        left = memoryview(data)
-        while left:
-            left = left[self.file.write(left) :]
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.file.write(rest) :]
         self.size += len(data)
 
     def keep(self, path: Path) -> None:
-        """Give the file a name, once it is safely on disk. Raises OSError."""
+        """Sync the file to disk, then link it at `path`. Raises OSError."""
         os.fsync(self.file.fileno())
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # Only with a folder's descriptor does Python follow the link in /proc.
+            # Python follows the link in /proc only with a directory descriptor.
             os.link(f"/proc/self/fd/{self.file.fileno()}", path.name, dst_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
 
 
 class _Form:
-    """Sorts the pieces of a multipart body to their files, in no more memory than a chunk takes."""
+    """Parses a multipart body and writes its files, in no more memory than a chunk takes."""
 
     def __init__(self, boundary: bytes, folder: Path, files: ExitStack) -> None:
         self.uploads: list[Upload] = []
@@ -90,7 +90,7 @@ class _Form:
         self._parser.finalize()
         if not self._complete:
             raise FormParserError("the closing boundary is missing")
-        # A form whose file field was left empty sends a file without name and content.
+        # Browsers send an empty file field as a file without name and content.
         return [upload for upload in self.uploads if upload.filename or upload.size]
 
     def _part_begin(self) -> None:
@@ -112,12 +112,14 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         filename = _filename(self._disposition, options)
         if filename is None:
-            return  # an ordinary form field; nothing here reads one
+            return  # an ordinary form field, which is ignored
         field = options.get(b"name", b"").decode("utf-8", "replace")
         if field != FIELD:
-            raise HTTPException(422, f"The form sends a file as {field!r}; send each CV as {FIELD!r}.")
+            raise HTTPException(
+                422, f"The form has a file in the field {field!r}; send each CV as {FIELD!r}."
+            )
         if len(self.uploads) == FILES_LIMIT:
-            raise HTTPException(422, f"More than {FILES_LIMIT} files at once; upload them in parts.")
+            raise HTTPException(422, f"More than {FILES_LIMIT} files in one upload; upload fewer at a time.")
         self._current = Upload(filename, self._folder)
         self._files.callback(self._current.file.close)
         self.uploads.append(self._current)
@@ -143,13 +145,13 @@ def _filename(disposition: bytes, options: dict[bytes, bytes]) -> str | None:
 
 
 async def receive(request: Request, folder: Path, limit: int, files: ExitStack) -> list[Upload]:
-    """Return the files of a multipart body, at least one, each open until `files` closes.
+    """Return the files of a multipart body, at least one. Each stays open until `files` closes.
 
-    Raises HTTPException: 413 above `limit` bytes of body, 400 for a body that stops halfway or is no form,
-    415 for another content type, 422 without files, 507 when the disk is full.
+    Raises HTTPException: 413 above `limit` bytes of body, 400 for an incomplete or malformed body, 415 for
+    another content type, 422 without files, 507 when the disk is full.
     """
     too_large = HTTPException(
-        413, f"The upload is larger than {limit / 2**20:.3g} MiB; upload fewer files at once."
+        413, f"The upload is larger than {limit / 2**20:.3g} MiB; upload fewer files at a time."
     )
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != b"multipart/form-data" or not options.get(b"boundary"):
@@ -167,23 +169,23 @@ async def receive(request: Request, folder: Path, limit: int, files: ExitStack) 
             await run_in_threadpool(form.write, chunk)
         uploads = form.finish()
     except FormParserError as error:
-        raise HTTPException(400, f"The upload is no complete multipart form ({error}).") from error
+        raise HTTPException(400, f"The upload is not a complete multipart form ({error}).") from error
     except ClientDisconnect:
-        raise HTTPException(400, "The upload stopped halfway; nothing was stored.") from None
+        raise HTTPException(400, "The upload was interrupted; nothing was stored.") from None
     except OSError as error:
-        raise no_room(error) from error
+        raise disk_full(error) from error
     if not uploads:
-        raise HTTPException(422, f"The form holds no file; send each CV as {FIELD!r}.")
+        raise HTTPException(422, f"The form has no file; send each CV as {FIELD!r}.")
     return uploads
 
 
-def no_room(error: OSError) -> HTTPException:
-    """Return the answer to an upload that the disk refused."""
+def disk_full(error: OSError) -> HTTPException:
+    """Return the response to an upload that can't be written to disk."""
     return HTTPException(507, f"The server can't store the upload ({error.strerror}); try again later.")
 
 
 def kinds(uploads: list[Upload]) -> list[str]:
-    """Return each file's kind: pdf, docx or text. Raises HTTPException 422 naming each file that is none."""
+    """Return each file's kind: pdf, docx or text. Raises HTTPException 422, which names all other files."""
     found: list[str] = []
     refused: list[str] = []
     for upload in uploads:
@@ -199,13 +201,13 @@ def kinds(uploads: list[Upload]) -> list[str]:
 
 
 def _kind(upload: Upload) -> tuple[str, str]:
-    """Return the kind, and a reason when the file can't be accepted."""
+    """Return the kind and no reason, or no kind and the reason to refuse the file."""
     if upload.size == 0:
         return "", "is empty"
     upload.file.seek(0)
     head = upload.file.read(1024)
     kind = ""
-    if b"%PDF-" in head:  # readers allow some bytes before it
+    if b"%PDF-" in head:  # readers accept some bytes before it
         kind = "pdf"
     elif head.startswith(b"PK\x03\x04"):
         if not _is_docx(upload.file):
@@ -226,7 +228,7 @@ def _kind(upload: Upload) -> tuple[str, str]:
 
 
 def _is_docx(file: BinaryIO) -> bool:
-    """Look for a Word document's parts in the archive's table of contents, without unpacking anything."""
+    """Tell whether an archive's central directory has a Word document's parts, without unpacking them."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - CHUNK - 22))
     tail = file.read()
@@ -234,7 +236,7 @@ def _is_docx(file: BinaryIO) -> bool:
     if end < 0 or len(tail) - end < 22:
         return False
     length, offset = struct.unpack("<II", tail[end + 12 : end + 20])
-    # The same numbers as zipfile goes by; a ZIP64 archive has ones above both limits.
+    # zipfile uses the same numbers; those of a ZIP64 archive exceed both limits.
     if length > DIRECTORY_LIMIT or offset + length > size:
         return False
     file.seek(0)
@@ -247,7 +249,7 @@ def _is_docx(file: BinaryIO) -> bool:
 
 
 def _is_text(file: BinaryIO) -> bool:
-    """Tell whether the whole file is text: UTF-8, UTF-16 with its mark, or an older encoding."""
+    """Tell whether the whole file is text: UTF-8, UTF-16 with a byte order mark, or an older encoding."""
     file.seek(0)
     head = file.read(16)
     if head.removeprefix(BOM_UTF8).lstrip().lower().startswith(_NOT_PLAIN):

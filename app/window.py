@@ -1,7 +1,7 @@
-"""A whole stretch of one user's stream, as frames that all of the user's sockets share.
+"""A contiguous part of one user's stream, as frames that all sockets of the user share.
 
-A cursor is the place of a frame, counted from wherever the first window of a room began. It stays valid while
-the window grows at either end, and until what it stands at is trimmed.
+A cursor is the position of a frame, counted from the start of the room's first window. It stays valid while
+the window grows at either end, until its frame is trimmed.
 """
 
 from bisect import bisect_left
@@ -9,18 +9,18 @@ from collections.abc import Iterable
 
 from app.events import Event, id_of, position
 
-PIECE = 65_536  # bytes that are written to a socket at once, about
-PIECES = 16  # joined pieces that are remembered for the next socket at the same cursor
+PIECE = 65_536  # bytes written to a socket in one step, unless one frame is larger
+PIECES = 16  # joined pieces cached for other sockets at the same cursor
 
 
 class Window:
-    """Frames without a gap. `floor` is the id of the event before the first, `last` that of the last."""
+    """Frames without a gap. `floor` is the id of the event before the first one, `last` that of the last."""
 
     __slots__ = ("_frames", "_pieces", "begin", "floor", "last", "size")
 
     def __init__(self, floor: str, begin: int = 0) -> None:
         self.floor = self.last = floor
-        self.begin = begin  # the first frame's cursor
+        self.begin = begin  # cursor of the first frame
         self.size = 0  # bytes
         self._frames: list[bytes] = []
         self._pieces: dict[int, tuple[bytes, int]] = {}
@@ -30,11 +30,11 @@ class Window:
 
     @property
     def end(self) -> int:
-        """The cursor behind the last frame."""
+        """The cursor after the last frame."""
         return self.begin + len(self._frames)
 
     def append(self, event: Event) -> bool:
-        """Add the event that follows the last; False when `event` doesn't."""
+        """Add `event` if it follows the last one; return whether it does."""
         if event.previous != self.last:
             return False
         self.last = event.id
@@ -44,7 +44,7 @@ class Window:
         return True
 
     def prepend(self, events: Iterable[Event]) -> bool:
-        """Add the events before the first, newest first, as far as they are whole; False at a gap."""
+        """Add earlier events, newest first, up to the first gap; return False if there is one."""
         floor, frames = self.floor, []
         whole = True
         for event in events:
@@ -61,7 +61,7 @@ class Window:
         return whole
 
     def after(self, event_id: str) -> int | None:
-        """Return the cursor of who has seen `event_id`, or None when the window does not reach so far."""
+        """Return the cursor after `event_id`, or None when the window does not contain that event."""
         if event_id == self.last:
             return self.end
         if event_id == self.floor:
@@ -71,27 +71,27 @@ class Window:
         return self.begin + index + 1 if found else None
 
     def piece(self, cursor: int) -> tuple[bytes, int]:
-        """Return frames from `cursor` on as one piece, and the cursor behind it; all sockets share it."""
-        made = self._pieces.get(cursor)
-        if made is None:
+        """Return about PIECE bytes of frames from `cursor`, joined and cached, and the cursor after them."""
+        piece = self._pieces.get(cursor)
+        if piece is None:
             start = stop = cursor - self.begin
             length = 0
             while stop < len(self._frames) and (stop == start or length + len(self._frames[stop]) <= PIECE):
                 length += len(self._frames[stop])
                 stop += 1
             data = self._frames[start] if stop - start == 1 else b"".join(self._frames[start:stop])
-            made = data, self.begin + stop
+            piece = data, self.begin + stop
             if len(self._pieces) >= PIECES:
                 del self._pieces[next(iter(self._pieces))]
-            self._pieces[cursor] = made
-        return made
+            self._pieces[cursor] = piece
+        return piece
 
     def frames(self, cursor: int, end: int) -> list[bytes]:
-        """Return the frames from `cursor` to before `end`."""
+        """Return the frames from `cursor` up to, not including, `end`."""
         return self._frames[cursor - self.begin : end - self.begin]
 
     def trim(self, cursor: int) -> None:
-        """Let go of the frames before `cursor`, and of joined pieces."""
+        """Drop the frames before `cursor`, and all joined pieces."""
         self._pieces.clear()
         count = cursor - self.begin
         if count <= 0:

@@ -1,7 +1,7 @@
-"""The worker, run as `dramatiq app.worker`: reads each uploaded CV and reports every step.
+"""The worker, run as `dramatiq app.worker`: processes each uploaded CV and publishes every step.
 
-A job can run twice, when its worker was killed or lost Redis; `Progress` makes the second run finish what the
-first left open, and report nothing twice. None is let go before its end is in Redis.
+A job may run twice, when its worker was killed or lost Redis. `Progress` makes the second run continue where
+the first stopped, without publishing a step twice. A job ends only once its outcome is in Redis.
 """
 
 import logging
@@ -26,13 +26,13 @@ from app.batches import ACTOR, QUEUE, Progress
 from app.redis_password import from_url
 from app.settings import WorkerSettings, load
 
-UPLOAD_SECONDS = 86_400  # after which nobody waits for an unprocessed upload any more
-HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a word after which another worker takes a worker's jobs
-IDLE_WAIT = 200  # milliseconds at most between looks at an empty queue
+UPLOAD_SECONDS = 86_400  # after which an unprocessed upload is deleted
+HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a heartbeat after which others take over a worker's jobs
+IDLE_WAIT = 200  # milliseconds between polls of an empty queue, at most
 REDIS_WAIT = 1.0  # seconds between attempts of a job that lost Redis
 EXTRACTOR = str(Path(extract.__file__).parent)
 EXTRACT_TIMEOUT = 60  # seconds; longer than the extractor's own limit, for a busy machine
-# One file per worker process, named after what it calls itself in Redis; the health check reads them.
+# One file per worker process, named by its id in Redis; the health check reads the names.
 ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
 
 settings = load(WorkerSettings)
@@ -41,16 +41,16 @@ logger = logging.getLogger(__name__)
 
 
 class Broker(RedisBroker):
-    """dramatiq's Redis broker: waits less at an empty queue, never reads all of Redis' keys, loses no job."""
+    """dramatiq's Redis broker, with shorter polls, without KEYS, and without lost jobs."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
-        # After each upload the library lists a dead worker's queues by KEYS, which reads every key and stops
-        # Redis meanwhile. A worker of ours has one queue, and that queue's delayed messages.
+        # After each upload the library lists a dead worker's queues by KEYS, which reads every key and blocks
+        # Redis meanwhile. Our workers have one queue and its delayed messages.
         script = self.scripts["dispatch"].script.decode()  # type: ignore[union-attr]
         listing = 'redis.call("keys", dead_worker_acks .. "*")'
         if listing not in script:
-            raise RuntimeError("this release of dramatiq lists queues in another way: adapt app/worker.py")
+            raise RuntimeError("this release of dramatiq lists queues differently: adapt app/worker.py")
         queue = 'dead_worker_acks .. "." .. queue_canonical_name'
         left = f'{{redis.call("exists", {queue}, {queue} .. ".DQ") > 0 or nil}}'
         self.scripts["dispatch"] = self.client.register_script(script.replace(listing, left))
@@ -58,8 +58,8 @@ class Broker(RedisBroker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = IDLE_WAIT) -> dramatiq.Consumer:
         """Return a consumer of the queue that waits at most IDLE_WAIT.
 
-        It is asked for again after a lost connection. A job that Redis had handed out then, in an answer that
-        never came, would count as being worked on as long as this process lives; so all go back to the queue.
+        The library calls this again after a lost connection. A job that Redis had handed out in a lost reply
+        would count as in progress while this process lives; so all such jobs return to the queue.
         """
         try:
             handed_out = self.client.smembers(f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}")
@@ -71,10 +71,10 @@ class Broker(RedisBroker):
 
 
 class Alive(Middleware):
-    """Leaves the worker's name for the health check."""
+    """Publishes the worker's id to the health check."""
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Write the file, and remove uploads whose jobs were lost with Redis."""
+        """Write the file, and delete uploads whose jobs were lost together with Redis."""
         assert isinstance(broker, Broker)
         for upload in settings.upload_dir.iterdir():
             if upload.stat().st_mtime < time.time() - UPLOAD_SECONDS:
@@ -93,13 +93,13 @@ broker = Broker(
         **from_url(settings.redis_url, settings.redis_password_file),
         socket_timeout=10,
         socket_connect_timeout=5,
-        # The library would ask a second time in silence, and the jobs in the first answer would be forgotten.
+        # A silent retry would lose the jobs in the first reply.
         retry=Retry(NoBackoff(), 0),
     ),
     heartbeat_timeout=HEARTBEAT_TIMEOUT,
-    # Look for jobs of killed workers each time; by default it is one time in a thousand.
+    # Look for jobs of killed workers at each poll; the default is one poll in a thousand.
     maintenance_chance=1_000_000,
-    # No retries of dramatiq's: it stores the next try in Redis, and drops the job when Redis is what is lost.
+    # Without dramatiq's retries, which need Redis and drop the job when Redis is unavailable.
     middleware=[Alive()],
 )
 dramatiq.set_broker(broker)
@@ -107,7 +107,7 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(queue_name=QUEUE, actor_name=ACTOR)
 def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
-    """Process one CV from its file to its result or its error, when Redis is lost as soon as it is back."""
+    """Process one CV to its result or its error. While Redis is unavailable it waits and repeats."""
     while True:
         try:
             _process_once(user_id, batch_id, cv_id, kind)
@@ -122,10 +122,10 @@ def _process_once(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
     progress = Progress(broker.client, user_id, batch_id, cv_id)
     cv = progress.cv()
     if cv is None:
-        logger.warning("CV %s belongs to no batch any more", cv_id)
+        logger.warning("The batch of CV %s no longer exists", cv_id)
     elif cv["progress"] < 100:
         _process(progress, cv, kind, path)
-    # The result is what is kept.
+    # Only the result is kept.
     path.unlink(missing_ok=True)
 
 
@@ -141,18 +141,18 @@ def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> N
         logger.info("CV %s failed: %s", cv["cv_id"], refused)
         progress.advance(cv, "failed", error=str(refused))
     except Exception:
-        logger.exception("CV %s failed by an error of ours", cv["cv_id"])
+        logger.exception("CV %s failed by an internal error", cv["cv_id"])
         progress.advance(
-            cv, "failed", error="The CV could not be processed by an error of ours. Upload it again."
+            cv, "failed", error="The CV could not be processed because of an internal error. Upload it again."
         )
     else:
         progress.advance(cv, "done", result=result)
 
 
 def _extract(kind: str, path: Path) -> str:
-    """Return the file's text, read by a process that holds no secret. Raises Refused."""
+    """Return the file's text, extracted by a process without secrets. Raises Refused."""
     if not path.exists():
-        raise extract.Refused("The uploaded file is gone from the server. Upload it again.")
+        raise extract.Refused("The uploaded file is no longer on the server. Upload it again.")
     try:
         child = subprocess.run(  # noqa: S603
             [sys.executable, "-I", EXTRACTOR, kind, str(path)],
@@ -164,14 +164,14 @@ def _extract(kind: str, path: Path) -> str:
         )
     except subprocess.TimeoutExpired:
         raise extract.Refused(extract.TOO_MUCH) from None
-    answer = child.stdout.decode("utf-8", "replace")
+    output = child.stdout.decode("utf-8", "replace")
     if child.returncode == 0:
-        return answer
+        return output
     logger.info(
-        "Extractor ended with %s: %s", child.returncode, child.stderr[-2000:].decode("utf-8", "replace")
+        "The extractor exited with %s: %s", child.returncode, child.stderr[-2000:].decode("utf-8", "replace")
     )
     if child.returncode == extract.REFUSED:
-        raise extract.Refused(answer)
-    if child.returncode < 0:  # by a signal: out of time, or the parser crashed
+        raise extract.Refused(output)
+    if child.returncode < 0:  # by a signal: out of time, or a crashed parser
         raise extract.Refused(extract.TOO_MUCH)
-    raise RuntimeError(f"the extractor ended with status {child.returncode}")
+    raise RuntimeError(f"the extractor exited with status {child.returncode}")

@@ -1,1 +1,1 @@
-"""What sockets cost and what faults lose: the guide's design and ours, measured side by side."""
+"""The cost of sockets and the events lost by faults: the guide's design and ours, side by side."""

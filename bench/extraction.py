@@ -18,6 +18,7 @@ import phonenumbers
 from app import extract
 from app.contact import contact
 from bench.cvs import CV, draw, page, placed
+from bench.figures import Figure
 from bench.traits import TRAITS
 from bench.typeset import FONT
 from bench.writers import WRITERS, Writer
@@ -198,22 +199,15 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def figures(report: Report) -> list[dict[str, Any]]:
+def figures(report: Report) -> list[Figure]:
     """Return recall and wrong values of each field and reader; ours may give no wrong name or email."""
     found = []
-    real = [read for read in report.reads if read.real]
     for reader in READERS:
-        reads = [read for read in real if read.reader == reader]
-        found.append(
-            {"name": f"files, {reader}", "value": len(reads), "unit": "files", "target": None, "met": None}
-        )
+        reads = [read for read in report.reads if read.real and read.reader == reader]
+        found.append(Figure(f"files, {reader}", len(reads)))
         for field in FIELDS:
             count = Counter(read.outcome[field] for read in reads)
-            recall = count["right"] / max(1, len(reads))
-            strict = reader == "ours" and field != "phone"
-            found.append({"name": f"{field} recall, {reader}", "value": round(recall, 3), "unit": "of 1",
-                          "target": None, "met": None})  # fmt: skip
-            found.append({"name": f"{field} wrong, {reader}", "value": count["wrong"], "unit": "files",
-                          "target": 0 if strict else None,
-                          "met": count["wrong"] == 0 if strict else None})  # fmt: skip
+            found.append(Figure(f"{field} recall, {reader}", count["right"] / max(1, len(reads))))
+            limit = 0 if reader == "ours" and field != "phone" else None
+            found.append(Figure(f"{field} wrong, {reader}", count["wrong"], "files", limit))
     return found

@@ -1,6 +1,6 @@
-"""The floor: the least that serves such sockets, an echo on bare uvicorn with one Redis subscriber for all.
+"""The floor: a minimal server of such sockets, an echo on bare uvicorn with one shared Redis subscriber.
 
-It knows no sessions, keeps no history and limits nothing.
+It has no sessions, no history and no limits.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ pubsub = Redis.from_url(os.environ["APP_REDIS_URL"], decode_responses=True).pubs
 
 
 async def deliver() -> None:
-    """Send what is published to a user to each of the user's sockets, for ever."""
-    await pubsub.subscribe(channel("nobody"))  # it listens only while it is subscribed to something
+    """Send each published event to all sockets of its user, until cancelled."""
+    await pubsub.subscribe(channel("nobody"))  # listen() needs a subscription
     async for message in pubsub.listen():
         if message["type"] == "message":
             for send in tuple(rooms[message["channel"]]):
@@ -28,7 +28,7 @@ async def deliver() -> None:
 
 
 async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
-    """Serve as ASGI has it: the lifespan, sockets, and 404 for requests."""
+    """Serve an ASGI scope: the lifespan, a WebSocket, or 404 for an HTTP request."""
     if scope["type"] == "lifespan":
         await receive()
         delivering = asyncio.create_task(deliver())

@@ -1,6 +1,7 @@
-"""The guide's backend as it stands there (Solution 4): each socket has a Redis connection of its own.
+"""The backend of the guide (docs/production-deployment-guide.md, Solution 4).
 
-It knows no sessions and keeps no history. Only what the guide leaves out (`... connection code ...`) is ours.
+It has a Redis connection for each socket, no sessions and no history. Only what the guide omits
+(`... connection code ...`) is ours.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ app = FastAPI()
 
 @app.websocket("/api/v1/cv-processing/ws/{user_id}")
 async def cv_processing_websocket(websocket: WebSocket, user_id: str) -> None:
-    """Forward the user's channel; answer pings; send a heartbeat after 30 s of silence."""
+    """Forward the user's channel, answer pings, and send a heartbeat after 30 s without a message."""
     await websocket.accept()
     redis = Redis.from_url(os.environ["APP_REDIS_URL"], decode_responses=True)
     pubsub = redis.pubsub()

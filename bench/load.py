@@ -1,18 +1,18 @@
-"""Many WebSockets in one process, each as small as can be: it sends a handshake and counts event frames."""
+"""Many minimal WebSocket clients in one process: each sends a handshake and counts event frames."""
 
 import asyncio
 import base64
 import os
 from dataclasses import dataclass, field
 
-AT_ONCE = 100  # handshakes under way at the same time
-EVENT = b'"number":'  # in events only, not in heartbeats
+CONCURRENCY = 100  # handshakes at the same time
+EVENT = b'"number":'  # contained only in events
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA  # RFC 6455, section 11.8
 
 
 @dataclass
 class Tally:
-    """How many events all sockets have got, and a way to wait for a number of them."""
+    """Counts the events that all sockets have received, and lets a caller wait for a number of them."""
 
     events: int = 0
     lost: int = 0
@@ -26,12 +26,12 @@ class Tally:
             self._reached.set()
 
     def lose(self) -> None:
-        """Count a lost socket; nobody need wait for its events."""
+        """Count a lost socket, and end the wait for its events."""
         self.lost += 1
         self._reached.set()
 
     async def reach(self, events: int, seconds: float) -> None:
-        """Wait until that many have come. Raises TimeoutError, or ConnectionError when a socket was lost."""
+        """Wait for a total of events. Raises TimeoutError, or ConnectionError when a socket was lost."""
         self._wanted = events
         if self.events < events:
             self._reached.clear()
@@ -42,7 +42,7 @@ class Tally:
 
 
 class Socket(asyncio.Protocol):
-    """One WebSocket. `opened` is set after 101, and has an exception when another answer came."""
+    """One WebSocket. `opened` is set after status 101, and has an exception after any other."""
 
     __slots__ = ("_buffer", "_request", "_tally", "_upgraded", "opened", "transport")
 
@@ -55,13 +55,13 @@ class Socket(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Send the handshake."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        """Take the answer, then count frames."""
+        """Parse the response to the handshake, then count event frames."""
         data = self._buffer + data
         if not self._upgraded:
             head, end, data = data.partition(b"\r\n\r\n")
@@ -72,7 +72,7 @@ class Socket(asyncio.Protocol):
                 self.opened.set_exception(ConnectionError(head.splitlines()[0].decode(errors="replace")))
                 return
             self._upgraded = True
-            if not self.opened.done():  # cancelled, when another one failed
+            if not self.opened.done():  # cancelled when another socket failed
                 self.opened.set_result(None)
         events = 0
         found, self._buffer = split(data)
@@ -85,14 +85,14 @@ class Socket(asyncio.Protocol):
             self._tally.add(events)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Count a socket that was lost."""
+        """Count the socket as lost."""
         self._tally.lose()
         if not self.opened.done():
             self.opened.set_exception(ConnectionError("closed before the answer"))
 
 
 def split(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """Return the whole frames at the start of `data` as opcodes and payloads, and the bytes behind them."""
+    """Return the complete frames at the start of `data` as (opcode, payload), and the remaining bytes."""
     found, begin = [], 0
     while len(data) - begin >= 2:
         length, start = data[begin + 1] & 0x7F, begin + 2
@@ -108,12 +108,12 @@ def split(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
-    """Return a client's short frame. A client must mask; zeros leave the payload as it is."""
+    """Return a short client frame. Clients must mask; a mask of zeros leaves the payload unchanged."""
     return bytes((0x80 | opcode, 0x80 | len(payload))) + bytes(4) + payload
 
 
 def handshake(path: str, origin: str, cookie: str) -> bytes:
-    """Return the bytes that ask for a WebSocket."""
+    """Return the request that opens a WebSocket."""
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {origin.partition('//')[2]}\r\nUpgrade: websocket\r\n"
@@ -123,11 +123,11 @@ def handshake(path: str, origin: str, cookie: str) -> bytes:
 
 
 async def connect_all(port: int, requests: list[bytes], tally: Tally) -> list[Socket]:
-    """Open a socket for each request on 127.0.0.1. Raises ConnectionError for the first that is refused."""
-    turns = asyncio.Semaphore(AT_ONCE)
+    """Open a socket to 127.0.0.1 for each request. Raises ConnectionError for the first that is refused."""
+    slots = asyncio.Semaphore(CONCURRENCY)
 
     async def one(request: bytes) -> Socket:
-        async with turns:
+        async with slots:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Socket(request, tally), "127.0.0.1", port
             )

@@ -1,6 +1,6 @@
-"""What is lost while something breaks: seven faults, each while events are published, each in both designs.
+"""Events lost during seven faults, in both designs, while events are published.
 
-The way of an event is the real one: Redis, the api, nginx, the emulated edge, a socket that connects again.
+An event takes the real path: Redis, the api, nginx, the emulated edge, and a socket that reconnects.
 """
 
 import asyncio
@@ -26,20 +26,22 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Origin
 
 from app.events import NO_EVENT
+from bench.figures import Figure, table
 from bench.stack import Design, Stack, running
-from tests.kit.app import ORIGIN, Process, free_port, wait_until
+from tests.kit.app import ORIGIN
+from tests.kit.process import Process, free_port, wait_until
 
 INTERVAL = 0.1  # seconds between two events of one user
 BEFORE, AFTER = 2.0, 3.0  # seconds of publishing before a fault and after it
-ARRIVAL = 15.0  # seconds that the last events may take
-AWAY = 3.0  # seconds that a browser is offline
-RETRY = 1.0  # seconds at most before a client connects again
+ARRIVAL_LIMIT = 15.0  # seconds that the last events may take
+OFFLINE = 3.0  # seconds that a browser is offline
+RETRY_MAX = 1.0  # seconds before a client reconnects, at most
 SHUTDOWN = 2  # seconds that nginx's old workers keep their sockets after a reload
 
 
 @dataclass
 class Client:
-    """A person's socket, which connects again whenever it is lost; ours resumes from the last id."""
+    """A user's socket, which reconnects whenever it is lost; ours resumes from the last id."""
 
     user: str
     resumes: bool
@@ -71,13 +73,13 @@ class Client:
                     self.live.set()
                     with suppress(ConnectionClosed):
                         while True:
-                            self._take(json.loads(await self.connection.recv()))
+                            self._process(json.loads(await self.connection.recv()))
                     self.codes[self.connection.close_code or 1006] += 1
             self.live.clear()
-            delay = max(self.away_until - time.monotonic(), 0) + random.uniform(0, RETRY)  # noqa: S311
+            delay = max(self.away_until - time.monotonic(), 0) + random.uniform(0, RETRY_MAX)  # noqa: S311
             await asyncio.sleep(delay)
 
-    def _take(self, event: dict[str, object]) -> None:
+    def _process(self, event: dict[str, object]) -> None:
         if event["type"] == "resync":
             self.resyncs += 1
         if event["type"] != "cv_progress":
@@ -101,8 +103,8 @@ class Edge:
 
 
 @contextmanager
-def edge_before(stack: Stack, folder: Path) -> Iterator[Edge]:
-    """Start the emulated Cloudflare before the stack's nginx."""
+def running_edge(stack: Stack, folder: Path) -> Iterator[Edge]:
+    """Run the emulated Cloudflare in front of the stack's nginx."""
     host = ORIGIN.partition("//")[2]
     https, http, api = free_port(), free_port(), free_port()
     token = folder / "token"
@@ -140,7 +142,7 @@ def edge_before(stack: Stack, folder: Path) -> Iterator[Edge]:
 
 
 class Publisher(threading.Thread):
-    """Publishes a numbered event to every user at the interval, through any outage of Redis."""
+    """Publishes a numbered event to every user each INTERVAL, and repeats it while Redis fails."""
 
     def __init__(self, stack: Stack, users: list[str]) -> None:
         super().__init__(daemon=True)
@@ -150,7 +152,7 @@ class Publisher(threading.Thread):
         self.published: set[int] = set()
         """Numbers that Redis confirmed for every user."""
         self.repeated: set[int] = set()
-        """Numbers that were sent again after an error, so that some came twice."""
+        """Numbers that were sent again after an error, so that some users may have them twice."""
 
     def run(self) -> None:
         """Publish."""
@@ -167,14 +169,14 @@ class Publisher(threading.Thread):
             due = max(due + INTERVAL, time.monotonic() - 1)
 
     def stop(self) -> None:
-        """Stop after the event under way."""
+        """Stop after the event in progress."""
         self._stopped.set()
         self.join()
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What one fault did to one design: events published, lost and duplicated over all clients."""
+    """The effect of one fault on one design: events published, lost and duplicated over all clients."""
 
     design: Design
     fault: str
@@ -182,22 +184,22 @@ class Loss:
     lost: int
     duplicated: int
     longest_gap: float
-    """Seconds at most that a client had to wait for its next event."""
+    """The longest time in seconds that a client waited for its next event."""
     codes: tuple[int, ...]
-    """Close codes that clients saw, the most frequent first."""
+    """Close codes that clients received, the most frequent first."""
 
 
 Fault = Callable[[Stack, Edge, Sequence[Client]], Awaitable[None]]
 
 
 async def cut_at_the_edge(stack: Stack, edge: Edge, clients: Sequence[Client]) -> None:
-    """Drop every connection of the edge, as a release of Cloudflare's does."""
+    """Drop every connection at the edge, as a release of Cloudflare does."""
     async with httpx.AsyncClient() as http:
         (await http.post(f"{edge.control}/edge/cut")).raise_for_status()
 
 
 async def restart_api(stack: Stack, edge: Edge, clients: Sequence[Client]) -> None:
-    """End the api in order and start it again."""
+    """Stop the api by SIGTERM and start it again."""
     await asyncio.to_thread(stack.api.end)
     await _start_api(stack)
 
@@ -214,31 +216,31 @@ async def _start_api(stack: Stack) -> None:
 
 
 async def restart_redis(stack: Stack, edge: Edge, clients: Sequence[Client]) -> None:
-    """End Redis in order and start it again."""
+    """Stop Redis by SIGTERM and start it again."""
     await asyncio.to_thread(stack.redis.end)
-    # Not in a thread: the child would end with it.
+    # Not in a thread: the child would be terminated together with the thread.
     stack.redis.start()
 
 
 async def cut_redis(stack: Stack, edge: Edge, clients: Sequence[Client]) -> None:
-    """Cut the api's subscriptions and nothing else."""
+    """Close the api's Pub/Sub connections only."""
     await asyncio.to_thread(stack.redis.client.execute_command, "CLIENT", "KILL", "TYPE", "pubsub")
 
 
 async def reload_nginx(stack: Stack, edge: Edge, clients: Sequence[Client]) -> None:
-    """Reload nginx; its old worker drops its sockets soon after."""
+    """Reload nginx, whose old worker closes its sockets after SHUTDOWN."""
     assert stack.nginx.child
     stack.nginx.child.send_signal(signal.SIGHUP)
     await asyncio.sleep(SHUTDOWN)
 
 
 async def go_offline(stack: Stack, edge: Edge, clients: Sequence[Client]) -> None:
-    """Take all clients off the network for a while."""
+    """Take all clients offline for OFFLINE seconds."""
     for client in clients:
-        client.away_until = time.monotonic() + AWAY
+        client.away_until = time.monotonic() + OFFLINE
         if client.connection:
             client.connection.transport.abort()
-    await asyncio.sleep(AWAY)
+    await asyncio.sleep(OFFLINE)
 
 
 FAULTS: dict[str, Fault] = {
@@ -252,13 +254,16 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-async def suffer(stack: Stack, edge: Edge, name: str, users: list[str]) -> Loss:
-    """Publish to all users, let the fault happen meanwhile, and count what came."""
+async def inject(stack: Stack, edge: Edge, name: str, users: list[str]) -> Loss:
+    """Publish to all users, cause the fault meanwhile, and count what arrived.
+
+    Raises AssertionError when events arrive out of order.
+    """
     ours = stack.design == "ours"
     clients = [Client(user, resumes=ours) for user in users]
     listening = [asyncio.create_task(client.run(edge, stack.cookie(client.user))) for client in clients]
     for client in clients:
-        await asyncio.wait_for(client.live.wait(), ARRIVAL)
+        await asyncio.wait_for(client.live.wait(), ARRIVAL_LIMIT)
     # The guide's backend accepts before it subscribes.
     await asyncio.sleep(1)
     publisher = Publisher(stack, users)
@@ -271,22 +276,26 @@ async def suffer(stack: Stack, edge: Edge, name: str, users: list[str]) -> Loss:
         await asyncio.to_thread(publisher.stop)
 
     published = lost = duplicated = 0
-    end = asyncio.get_running_loop().time() + ARRIVAL
+    end = asyncio.get_running_loop().time() + ARRIVAL_LIMIT
     for client in clients:
-        # Ours keeps a history, and that is the truth; of the guide's only what Redis confirmed is known.
-        truth = stack.event_ids(client.user) if ours else sorted(publisher.published)
+        # Ours keeps a history to compare with; of the guide's design only the confirmed events are known.
+        expected = stack.event_ids(client.user) if ours else sorted(publisher.published)
         received = client.ids if ours else client.numbers
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                while not set(truth) <= set(received):
+                while not set(expected) <= set(received):
                     await client.news.wait()
                     client.news.clear()
-        published += len(truth)
-        lost += len(set(truth) - set(received)) + client.resyncs
+        published += len(expected)
+        lost += len(set(expected) - set(received)) + client.resyncs
         seen = Counter(received)
-        duplicated += sum(seen[item] - 1 for item in truth if item in seen and item not in publisher.repeated)
-        if ours and received != truth and not lost and not duplicated:
-            raise AssertionError(f"{client.user} got its events in another order: {received} is not {truth}")
+        duplicated += sum(
+            seen[item] - 1 for item in expected if item in seen and item not in publisher.repeated
+        )
+        if ours and received != expected and not lost and not duplicated:
+            raise AssertionError(
+                f"{client.user} received its events out of order: {received}, not {expected}"
+            )
     for task in listening:
         task.cancel()
     await asyncio.gather(*listening, return_exceptions=True)
@@ -298,31 +307,48 @@ async def suffer(stack: Stack, edge: Edge, name: str, users: list[str]) -> Loss:
 
 
 def run(designs: Sequence[Design], clients: int) -> list[Loss]:
-    """Let each design suffer each fault with so many clients."""
+    """Cause each fault in each design with this many clients."""
     losses: list[Loss] = []
     for design in designs:
         with (
             tempfile.TemporaryDirectory() as folder,
             running(design, Path(folder) / design, SHUTDOWN) as stack,
-            edge_before(stack, Path(folder)) as edge,
+            running_edge(stack, Path(folder)) as edge,
         ):
             for number, name in enumerate(FAULTS):
                 print(f"{design}, {name} …", flush=True)
                 users = [f"fault-{number}-{client}" for client in range(clients)]
-                losses.append(asyncio.run(suffer(stack, edge, name, users)))
+                losses.append(asyncio.run(inject(stack, edge, name, users)))
     return losses
 
 
-def table(losses: Sequence[Loss]) -> str:
-    """Return a Markdown table."""
-    lines = [
-        "| fault | design | close codes | published | lost | duplicated | longest gap |",
-        "|---|---|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {loss.fault} | {loss.design} | {', '.join(map(str, loss.codes)) or 'none'} | "
-        f"{loss.published:,} | "
-        f"{loss.lost:,} | {loss.duplicated:,} | {loss.longest_gap:.1f} s |"
+def losses_table(losses: Sequence[Loss]) -> str:
+    """Return a Markdown table, with the designs of one fault below each other."""
+    rows = [
+        (
+            loss.fault,
+            loss.design,
+            ", ".join(map(str, loss.codes)) or "none",
+            f"{loss.published:,}",
+            f"{loss.lost:,}",
+            f"{loss.duplicated:,}",
+            f"{loss.longest_gap:.1f} s",
+        )
         for loss in sorted(losses, key=lambda loss: list(FAULTS).index(loss.fault))
     ]
-    return "\n".join(lines)
+    head = ("fault", "design", "close codes", "published", "lost", "duplicated", "longest gap")
+    return table(head, rows, left=3)
+
+
+def figures(losses: Sequence[Loss]) -> list[Figure]:
+    """Return all figures. The targets: ours loses and duplicates nothing."""
+    found = []
+    for loss in losses:
+        name, target = f"{loss.fault}, {loss.design}", 0 if loss.design == "ours" else None
+        found += [
+            Figure(f"{name}: published", loss.published, "events"),
+            Figure(f"{name}: lost", loss.lost, "events", target),
+            Figure(f"{name}: duplicated", loss.duplicated, "events", target),
+            Figure(f"{name}: longest gap", loss.longest_gap, "s"),
+        ]
+    return found

@@ -1,4 +1,4 @@
-"""Pages as `frontend/utils/websocket.ts` makes them: a socket comes back by itself and misses nothing."""
+"""Clients that behave as `frontend/utils/websocket.ts` does: they reconnect and resume."""
 
 import asyncio
 import random
@@ -13,24 +13,30 @@ from bench.load import CLOSE, PING, PONG, TEXT, handshake, masked, split
 from bench.stack import Stack
 from tests.kit.app import ORIGIN
 
-FIRST_DELAY, INTERVAL, LONGEST_DELAY, RESPONSE, STABLE = 0.5, 3.0, 30.0, 10.0, 5.0  # websocket.ts's, seconds
+FIRST_DELAY, INTERVAL, LONGEST_DELAY, RESPONSE, STABLE = (
+    0.5,
+    3.0,
+    30.0,
+    10.0,
+    5.0,
+)  # seconds, as in websocket.ts
 HINT = re.compile(rb"retry in ([0-9]+) ms")
 
 
 @dataclass
 class Counts:
-    """What all pages of one run met."""
+    """What happened to all pages of one run."""
 
     codes: Counter[int] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
     """Statuses of handshakes other than 101."""
     timeouts: int = 0
-    doubled: int = 0
+    duplicates: int = 0
     resyncs: int = 0
 
 
 class Page:
-    """A page with one socket, which comes back by itself and goes on from the last event it has seen."""
+    """A page with one socket, which reconnects and resumes from the last event it has seen."""
 
     def __init__(self, stack: Stack, user: str, cookie: str, last: str, address: str, counts: Counts) -> None:
         self._stack = stack
@@ -42,14 +48,14 @@ class Page:
         self.ids: list[str] = [last]
         self.seen = {last}
         self.wanted = 1
-        self.whole = asyncio.Event()
+        self.complete = asyncio.Event()
         self.open = asyncio.Event()
         self.returned = asyncio.Event()
         self.longest_away = 0.0
         self._lost_at: float | None = None
 
     async def run(self) -> None:
-        """Live until cancelled."""
+        """Stay connected until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             opened: float | None = None
@@ -58,14 +64,14 @@ class Page:
             try:
                 async with asyncio.timeout(RESPONSE):
                     await loop.create_connection(
-                        partial(_itself, connection),
+                        partial(_return, connection),
                         "127.0.0.1",
                         self._stack.port,
                         local_addr=(self._address, 0),
                     )
                     await connection.upgraded
                     opened = loop.time()
-                    self._came()
+                    self._opened()
                     connection.ping()
                     await connection.answered
                 await connection.ended
@@ -84,9 +90,9 @@ class Page:
                 self._failures = 0
             await asyncio.sleep(self._delay(connection.reason))
 
-    def _came(self) -> None:
+    def _opened(self) -> None:
         if self._lost_at is not None:
-            self.longest_away = max(self.longest_away, time_now() - self._lost_at)
+            self.longest_away = max(self.longest_away, loop_time() - self._lost_at)
             self._lost_at = None
             self.returned.set()
         self.open.set()
@@ -100,32 +106,32 @@ class Page:
         return random.uniform(0, min(ceiling, LONGEST_DELAY))  # noqa: S311
 
     def want(self, events: int) -> None:
-        """Be whole once there are so many events."""
+        """Be complete once this many events have arrived."""
         self.wanted = events
-        self.whole.clear()
+        self.complete.clear()
         if len(self.ids) >= events:
-            self.whole.set()
+            self.complete.set()
 
     def refuse(self, status: int) -> None:
         """Count a handshake that failed."""
         self._counts.refused[status] += 1
 
     def take(self, payload: bytes) -> None:
-        """Take a message."""
+        """Process a message."""
         if not payload.startswith(b'{"id":"'):
             self._counts.resyncs += payload.startswith(b'{"type":"resync"')
             return
         event = payload[7 : payload.index(b'"', 7)].decode()
         if event in self.seen:
-            self._counts.doubled += 1
+            self._counts.duplicates += 1
             return
         self.seen.add(event)
         self.ids.append(event)
         if len(self.ids) >= self.wanted:
-            self.whole.set()
+            self.complete.set()
 
 
-def _itself(connection: "_Connection") -> "_Connection":
+def _return(connection: "_Connection") -> "_Connection":
     return connection
 
 
@@ -186,26 +192,26 @@ class _Connection(asyncio.Protocol):
         for waiter in (self.upgraded, self.answered):
             if not waiter.done():
                 waiter.set_exception(ConnectionError("closed"))
-                waiter.exception()  # somebody may not wait for it any more
+                waiter.exception()  # marks it as retrieved: nothing may be waiting for it any more
         if not self.ended.done():
             self.ended.set_result(None)
 
 
-def time_now() -> float:
+def loop_time() -> float:
     """Return the running loop's time."""
     return asyncio.get_running_loop().time()
 
 
 class Timed(Page):
-    """A page that notes how long each event took."""
+    """A page that measures the latency of each event, in seconds."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.took: list[float] = []
+        self.latencies: list[float] = []
 
     def take(self, payload: bytes) -> None:
-        """Take a message, and the time."""
+        """Process a message, and note its latency."""
         super().take(payload)
         sent = payload.rfind(b'"sent":')
         if sent > 0:
-            self.took.append(time.monotonic() - float(payload[sent + 7 : -1]))
+            self.latencies.append(time.monotonic() - float(payload[sent + 7 : -1]))

@@ -1,6 +1,6 @@
-"""Publish 1,000 events a second for a while. Arguments: a Redis URL, its password file, and the users.
+"""Publish 1,000 events a second for SECONDS. Arguments: a Redis URL, its password file, and the users.
 
-A process of its own, so that it waits for no client's interpreter. Each event carries when it was sent.
+A separate process, which the clients' interpreter does not delay. Each event carries its sending time.
 """
 
 import sys
@@ -14,7 +14,7 @@ from app.redis_password import from_url
 
 SECONDS = 5
 TICK = 0.01  # seconds
-EVENTS = 10  # in a tick, to as many users
+EVENTS = 10  # in each tick, to as many users
 
 
 def main() -> None:

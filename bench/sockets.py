@@ -1,4 +1,4 @@
-"""What a socket costs: the guide's backend, the floor and ours, in turn in one run, through a real nginx."""
+"""The cost of a socket: the guide's backend, the floor and ours, in turn in one run, through a real nginx."""
 
 import asyncio
 import statistics
@@ -8,71 +8,57 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.figures import Figure, table, target_table
 from bench.load import Tally, connect_all, handshake
 from bench.stack import Design, Stack, cpu_seconds, memory, running
 from tests.kit.app import ORIGIN
 
 DESIGNS: tuple[Design, ...] = ("guide", "floor", "ours")
-USERS = 100  # each has as many sockets as comes out
-ROUNDS = 3  # of fan-out, of which the median counts
-DELIVERIES = 100_000  # in a round, about
+USERS = 100  # who share the sockets evenly
+ROUNDS = 3  # of fan-out; the median is reported
+DELIVERIES = 100_000  # approximately, in each round
 SETTLE = 2.0  # seconds before memory is read
 ROUND_LIMIT = 120.0  # seconds
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured of one design at one number of sockets."""
+    """The cost of one design at one number of sockets."""
 
     design: Design
     sockets: int
     api_kib: float
-    """KiB of the api's memory a socket."""
+    """Memory of the api in KiB for each socket."""
     nginx_kib: float
-    """KiB of nginx's memory a socket."""
+    """Memory of nginx in KiB for each socket."""
     connect_ms: float
-    """Milliseconds of the api's processor time a connect."""
+    """Processor time of the api in milliseconds for each connect."""
     deliveries: float
-    """Events a second that reached sockets, the median of the rounds."""
+    """Events that reached sockets in a second, the median of the rounds."""
     redis_clients: int
-    """Redis connections of the api."""
+    """Number of the api's Redis connections."""
     delivery_us: float
-    """Microseconds of the api's processor time a delivery."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the project wants: the name of a figure, ours over the guide's, and the bound."""
-
-    name: str
-    ratio: float
-    bound: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether the bound is kept."""
-        return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
+    """Processor time of the api in microseconds for each delivery."""
 
 
 async def measure(stack: Stack, sockets: int) -> Cost:
-    """Connect so many sockets, let events fan out, and return what it cost.
+    """Connect this many sockets, publish events to all of them, and return what that cost.
 
     Raises ConnectionError when a socket is refused or lost, TimeoutError when events do not arrive.
     """
     users = [f"user-{number}" for number in range(USERS)]
     cookies = {user: stack.cookie(user) for user in users}
-    # The first socket makes whatever is made once.
+    # The first socket of each user creates what exists once.
     tally = Tally()
 
     def request(user: str) -> bytes:
         return handshake(f"/api/v1/cv-processing/ws/{user}", ORIGIN, cookies[user])
 
-    warm = await connect_all(stack.port, [request(user) for user in users], tally)
+    first = await connect_all(stack.port, [request(user) for user in users], tally)
     await asyncio.sleep(SETTLE)
     api_before, nginx_before = memory(stack.api_pid), memory(stack.nginx_workers[-1])
     cpu_before = cpu_seconds(stack.api_pid)
-    more = sockets - len(warm)
+    more = sockets - len(first)
     opened = await connect_all(stack.port, [request(users[i % USERS]) for i in range(more)], tally)
     cpu = cpu_seconds(stack.api_pid) - cpu_before
     await asyncio.sleep(SETTLE)
@@ -89,7 +75,7 @@ async def measure(stack: Stack, sockets: int) -> Cost:
         await asyncio.gather(publishing, tally.reach(wanted, ROUND_LIMIT))
         rates.append(events * sockets / (time.perf_counter() - begin))
     delivering = (cpu_seconds(stack.api_pid) - delivering) / (ROUNDS * events * sockets)
-    for connection in (*warm, *opened):
+    for connection in (*first, *opened):
         assert connection.transport
         connection.transport.abort()
     rate = statistics.median(rates)
@@ -107,49 +93,64 @@ def run(numbers: Sequence[int]) -> list[Cost]:
     return costs
 
 
-def targets(costs: Sequence[Cost], sockets: int) -> list[Target]:
-    """Return the project's targets for one number of sockets."""
-    guide, ours = (
-        next(cost for cost in costs if (cost.design, cost.sockets) == (design, sockets))
-        for design in ("guide", "ours")
-    )
-    found = [
-        Target("memory of the api a socket", ours.api_kib / guide.api_kib, 0.55),
-        Target("processor time of the api a connect", ours.connect_ms / guide.connect_ms, 0.35),
-        Target("deliveries a second", ours.deliveries / guide.deliveries, 1.8, at_least=True),
-        Target("Redis connections of the process, ours alone", ours.redis_clients, 3),
-    ]
-    if ours.sockets >= 9_000:
-        found.append(Target("KiB of nginx and api a socket, ours alone", ours.api_kib + ours.nginx_kib, 60))
+def figures(costs: Sequence[Cost]) -> list[Figure]:
+    """Return all costs, and the ratios of ours to the guide's design, with the targets."""
+    found = []
+    for cost in costs:
+        name = f"{cost.sockets:,} sockets, {cost.design}"
+        found += [
+            Figure(f"{name}: memory of the api a socket", cost.api_kib, "KiB"),
+            Figure(f"{name}: memory of nginx a socket", cost.nginx_kib, "KiB"),
+            Figure(f"{name}: processor time of the api a connect", cost.connect_ms, "ms"),
+            Figure(f"{name}: processor time of the api a delivery", cost.delivery_us, "µs"),
+            Figure(f"{name}: deliveries a second", cost.deliveries),
+            Figure(f"{name}: Redis connections of the api", cost.redis_clients),
+        ]
+    for sockets in sorted({cost.sockets for cost in costs}):
+        guide, ours = (
+            next(cost for cost in costs if (cost.design, cost.sockets) == (design, sockets))
+            for design in ("guide", "ours")
+        )
+        over = f"{sockets:,} sockets, ours over the guide's"
+        alone = f"{sockets:,} sockets, ours alone"
+        found += [
+            Figure(f"{over}: memory of the api a socket", ours.api_kib / guide.api_kib, "", 0.55),
+            Figure(
+                f"{over}: processor time of the api a connect", ours.connect_ms / guide.connect_ms, "", 0.35
+            ),
+            Figure(
+                f"{over}: deliveries a second", ours.deliveries / guide.deliveries, "", 1.8, at_least=True
+            ),
+            Figure(f"{alone}: Redis connections of the api", ours.redis_clients, "", 3),
+        ]
+        if sockets >= 9_000:
+            memory_kib = ours.api_kib + ours.nginx_kib
+            found.append(Figure(f"{alone}: memory of nginx and api a socket", memory_kib, "KiB", 60))
     return found
 
 
-def table(costs: Sequence[Cost]) -> str:
-    """Return the figures and the targets as two Markdown tables."""
-    lines = [
-        "| sockets | design | api, KiB a socket | nginx, KiB a socket | api, ms a connect | "
-        "api, µs a delivery | deliveries/s | Redis connections |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {cost.sockets:,} | {cost.design} | {cost.api_kib:.1f} | {cost.nginx_kib:.1f} | "
-        f"{cost.connect_ms:.2f} | {cost.delivery_us:.1f} | "
-        f"{cost.deliveries:,.0f} | {cost.redis_clients:,} |"
+def tables(costs: Sequence[Cost]) -> str:
+    """Return the costs and the targets as two Markdown tables."""
+    head = ("design", "sockets", "api, KiB a socket", "nginx, KiB a socket", "api, ms a connect")
+    rows = [
+        (
+            cost.design,
+            f"{cost.sockets:,}",
+            f"{cost.api_kib:.1f}",
+            f"{cost.nginx_kib:.1f}",
+            f"{cost.connect_ms:.2f}",
+            f"{cost.delivery_us:.1f}",
+            f"{cost.deliveries:,.0f}",
+            f"{cost.redis_clients:,}",
+        )
         for cost in costs
     ]
-    lines += ["", "| sockets | ours over the guide's | measured | target | |", "|---:|---|---:|---:|---|"]
-    for sockets in sorted({cost.sockets for cost in costs}):
-        lines += [
-            f"| {sockets:,} | {target.name} | {target.ratio:.2f} | "
-            f"{'≥' if target.at_least else '≤'} {target.bound:g} | "
-            f"{'met' if target.met else 'missed'} |"
-            for target in targets(costs, sockets)
-        ]
-    return "\n".join(lines)
+    measured = table((*head, "api, µs a delivery", "deliveries/s", "Redis connections"), rows)
+    return f"{measured}\n\n{target_table(figures(costs))}"
 
 
 def plot(costs: Sequence[Cost], file: Path) -> None:
-    """Draw how the figures grow with the number of sockets, a panel each, into a PNG."""
+    """Plot each cost over the number of sockets, in a panel of its own, into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,6 +1,5 @@
-"""A Redis, an api and an nginx of their own on free ports of 127.0.0.1: ours, the guide's or the floor."""
+"""A private Redis, api and nginx on free ports of 127.0.0.1: ours, the guide's design or the floor."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,17 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import psutil
 
 from app.events import channel, dump, stream
-from tests.kit.app import REPOSITORY, Process, RedisServer, Site, free_port, make_site, wait_until
+from tests.kit.app import RedisServer, Site, make_site
+from tests.kit.process import REPOSITORY, Process, free_port, wait_until
 from tests.kit.templates import rendered
 
 Design = Literal["guide", "floor", "ours"]
-TICKS = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# One worker, so that its memory is one figure. A proxied socket takes two connections; when less than a
-# sixteenth of them is free nginx closes clients that have not asked yet, so there are more than files.
+# One worker, so that its memory is one figure. A proxied socket takes two connections. While less than a
+# sixteenth of the connections is free, nginx closes clients without a request: hence more of them than files.
 NGINX = """\
 daemon off;
 worker_processes 1;
@@ -57,13 +56,13 @@ http {{
 """
 
 
-# Of /proc/slabinfo. The kernel keeps unix sockets in signal_cache, whose entries have the same size.
+# Names in /proc/slabinfo. The kernel keeps unix sockets in signal_cache, whose entries have the same size.
 CACHES = (
     "TCP", "UNIX", "UNIX-STREAM", "signal_cache", "sock_inode_cache", "inode_cache", "filp", "eventpoll_epi",
     "nf_conntrack",
 )  # fmt: skip
-# What the role leaves to Debian's nginx, here in the folder; root, as nobody else reaches the folder.
-ELSEWHERE = {
+# What the role leaves to Debian's defaults, moved into the folder, which only root can read.
+REPLACEMENTS = {
     "user www-data;": "user root;",
     "/run/nginx.pid": "{folder}/nginx.pid",
     "/var/log/nginx/": "{folder}/",
@@ -77,34 +76,36 @@ ELSEWHERE = {
 
 
 def memory(pid: int) -> int:
-    """Return the bytes that a process holds in memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    """Return the resident memory of a process in bytes."""
+    return int(psutil.Process(pid).memory_info().rss)
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most bytes that a process has held in memory at once."""
+    """Return the highest resident memory that a process has had, in bytes."""
+    # psutil has no VmHWM.
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def kernel() -> int:
-    """Return the bytes that the kernel holds for all sockets of the machine, their files and connections."""
+    """Return the kernel's memory for all sockets of the machine, their files and connections, in bytes."""
+    # psutil does not read slabs.
     lines = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
     return sum(int(active) * int(size) for name, active, _, size, *_ in lines if name in CACHES)
 
 
 def available() -> int:
-    """Return the bytes that the whole machine has left."""
-    return int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+    """Return the memory of the whole machine that is available, in bytes."""
+    return int(psutil.virtual_memory().available)
 
 
 def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def status(url: str) -> int | None:
-    """Return the status of the answer to a GET, None where nobody answers."""
+    """Return the HTTP status of a GET, or None when nothing answers."""
     try:
         return httpx.get(url).status_code
     except httpx.TransportError:
@@ -123,12 +124,12 @@ class Stack:
     port: int
     steps: Path
     proxy: Process | None = None
-    """Docker's, where nginx reaches the api through it."""
+    """Docker's proxy, where nginx reaches the api through it."""
 
     def longest_step(self, since: float) -> tuple[float, float]:
-        """Return the longest that the api's event loop was busy at one go since a Unix time, in seconds.
+        """Return the longest step of the api's event loop since a Unix time: wall time and processor time.
 
-        The first figure is the clock's, the second the processor time of it: on a busy machine they differ.
+        Both in seconds. They differ on a busy machine.
         """
         lines = [tuple(map(float, line.split())) for line in self.steps.read_text().splitlines()]
         recent = [line for line in lines if line[0] >= since]
@@ -136,25 +137,25 @@ class Stack:
 
     @property
     def api_pid(self) -> int:
-        """The api's process."""
+        """The api's process id."""
         assert self.api.child
         return self.api.child.pid
 
     @property
     def nginx_workers(self) -> list[int]:
-        """Nginx's workers, the newest last."""
+        """The process ids of nginx's workers, the newest last."""
         assert self.nginx.child
-        children = Path(f"/proc/{self.nginx.child.pid}/task/{self.nginx.child.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        children = psutil.Process(self.nginx.child.pid).children()
+        return [child.pid for child in sorted(children, key=psutil.Process.create_time)]
 
     @property
-    def way(self) -> list[int]:
-        """The processes that a socket passes."""
+    def processes(self) -> list[int]:
+        """The ids of the processes that a socket passes through."""
         proxy = [self.proxy.child.pid] if self.proxy and self.proxy.child else []
         return [self.api_pid, *self.nginx_workers, *proxy]
 
     def cookie(self, user: str) -> str:
-        """Return a session for the user; the others know none, and pay nothing for it."""
+        """Return a session cookie for the user; the other designs have no sessions."""
         return self.site.cookie(user, ttl=86_400) if self.design == "ours" else "none=0"
 
     def publish(self, users: list[str], numbers: range) -> None:
@@ -170,7 +171,7 @@ class Stack:
                 pipe.execute()
 
     def event_ids(self, user: str) -> list[str]:
-        """Return the ids of the user's history, the oldest first; the other designs keep none."""
+        """Return the event ids of the user's history, the oldest first; the other designs keep none."""
         entries = self.redis.client.execute_command("XRANGE", stream(user), "-", "+")
         return [entry[0] for entry in entries]
 
@@ -180,12 +181,14 @@ class Stack:
 
     def ready(self) -> bool:
         """Tell whether the api answers."""
-        # The others have no such address; any answer will do.
+        # The other designs have no such path; any answer will do.
         return status(f"http://127.0.0.1:{self.site.port}/readyz") in (200, 404)
 
 
-def _as_the_role(role: Path, folder: Path, port: int, upstream: str, variables: Mapping[str, Any]) -> None:
-    """Write nginx's configuration as a checkout's role has it by default, with the ports of this run."""
+def _write_role_configuration(
+    role: Path, folder: Path, port: int, upstream: str, variables: Mapping[str, Any]
+) -> None:
+    """Write nginx's configuration from a checkout's role, with its defaults and the ports of this run."""
     certificate, key = folder / "origin.pem", folder / "origin.key"
     command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     files = ("-subj", "/CN=bench", "-keyout", str(key), "-out", str(certificate))
@@ -203,11 +206,11 @@ def _as_the_role(role: Path, folder: Path, port: int, upstream: str, variables: 
             nginx_certificate_file=str(certificate),
             nginx_certificate_key_file=str(key),
             nginx_upstream_servers=[upstream],
-            nginx_tls_curves=["X25519"],  # of the defaults OpenSSL before 3.5 does not know the first
+            nginx_tls_curves=["X25519"],  # OpenSSL before 3.5 does not have the first of the defaults
             **variables,
         )
-        for theirs, ours in ELSEWHERE.items():
-            text = text.replace(theirs, ours.replace("{folder}", str(folder)))
+        for old, new in REPLACEMENTS.items():
+            text = text.replace(old, new.replace("{folder}", str(folder)))
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text)
     (folder / "mime.types").write_text("types { text/html html; }\n")
@@ -221,11 +224,11 @@ def running(
     source: Path = REPOSITORY,
     role: Mapping[str, Any] | None = None,
 ) -> Iterator[Stack]:
-    """Start a design, and end it. All run on the same uvicorn settings, so that the design alone differs.
+    """Start a design, and stop it afterwards. All use the same uvicorn settings, so only the design differs.
 
     `source` is the checkout whose `app` serves; its event loop is watched (`Stack.longest_step`).
-    With `role`, variables on top of its defaults, nginx is as that checkout's role configures it, limits
-    included, and reaches the api as there: by a unix socket, or the port that Docker's proxy publishes.
+    With `role` (variables on top of the role's defaults) nginx is configured by that checkout's role, limits
+    included, and reaches the api as it does there: by a unix socket or by the port that Docker publishes.
     """
     folder.mkdir()
     redis_folder = folder / "redis"
@@ -262,23 +265,13 @@ def running(
             published = free_port()
             upstream = f"127.0.0.1:{published}"
             proxy = Process(
-                # On file 3 it reports to the daemon; without one it would close another of its files.
-                *(
-                    "sh",
-                    "-c",
-                    'exec docker-proxy "$@" 3>/dev/null',
-                    "-",
-                    "-proto",
-                    "tcp",
-                    "-host-ip",
-                    "127.0.0.1",
-                    "-host-port",
-                    str(published),
-                ),
+                # It reports to the daemon on descriptor 3; without one it would close another descriptor.
+                *("sh", "-c", 'exec docker-proxy "$@" 3>/dev/null', "-", "-proto", "tcp"),
+                *("-host-ip", "127.0.0.1", "-host-port", str(published)),
                 *("-container-ip", "127.0.0.1", "-container-port", str(site.port)),
                 log=folder / "proxy.log",
-            )
-        _as_the_role(source / "roles/nginx", folder, port, upstream, role)
+            )  # fmt: skip
+        _write_role_configuration(source / "roles/nginx", folder, port, upstream, role)
         with configuration.open("a") as file:
             file.write("daemon off;\n")
     nginx = Process("nginx", "-c", str(configuration), "-p", str(folder), log=folder / "nginx.log")

@@ -1,7 +1,7 @@
-"""A storm: every socket comes at once and has missed events; then the api restarts under many sockets.
+"""A reconnect storm: all sockets connect at once and resume; then the api restarts under many sockets.
 
-Straight at nginx, with pages that behave as `frontend/utils/websocket.ts` does. Ours and another revision run
-in turn, each with a Redis, an api and an nginx of its own.
+The clients connect to nginx directly and behave as `frontend/utils/websocket.ts` does. Ours and another
+revision run in turn, each with a private Redis, api and nginx.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,13 @@ from bench.load import Tally, connect_all, handshake
 from bench.pages import Counts, Page, Timed
 from bench.stack import Stack, available, cpu_seconds, kernel, memory, peak_memory, running
 from bench.storm_table import Result
-from tests.kit.app import ORIGIN, REPOSITORY
+from tests.kit.app import ORIGIN
+from tests.kit.process import REPOSITORY
 
-STORM_LIMIT = 150.0  # seconds after which a storm is ended as it is
-ARRIVAL = 30.0  # seconds that the last events may take
+STORM_LIMIT = 150.0  # seconds after which a storm is stopped, finished or not
+ARRIVAL_LIMIT = 30.0  # seconds that the last events may take
 SETTLE = 2.0  # seconds before a figure is read
-# Prints the seconds that each answer took. It asks every 20 ms until its input ends, and waits 10 s at most.
+# Sends a request every 20 ms until its input is closed, and prints how many seconds each took, 10 at most.
 READYZ = """
 import http.client, select, sys, time
 while True:
@@ -45,47 +46,47 @@ while True:
     if select.select([sys.stdin], [], [], 0.02)[0]:
         break
 """
-REST = 12.0  # seconds before a restart: connections count as good, nginx has forgotten the handshakes
-ROUNDS = 3  # of reading the machine's memory, which others disturb; the median counts
-NO_LIMITS = {"nginx_handshake_rate": 0, "nginx_handshake_connections": 0}  # all clients have one address
-PERIOD = 0.5  # seconds between two events of a user meanwhile
+REST = 12.0  # seconds before a restart: connections count as stable, nginx's rate limits are idle again
+ROUNDS = 3  # of reading the machine's memory, which other programs disturb; the median is reported
+NO_LIMITS = {"nginx_handshake_rate": 0, "nginx_handshake_connections": 0}  # all clients share one address
+PERIOD = 0.5  # seconds between two events of a user
 P = TypeVar("P", bound=Page)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """How large each part is."""
 
     sockets: int
-    """Sockets of the storm; 0 leaves that out."""
+    """Sockets of the storm; 0 skips it."""
     users: int
     missed: int
     """Events that each socket of the storm has missed."""
     restarted: int
-    """Sockets under which the api restarts; 0 leaves that out."""
+    """Sockets under which the api restarts; 0 skips it."""
     addresses: int
     """Addresses that they come from."""
     office: int
-    """Sockets of one address under which the api restarts; 0 leaves that out."""
+    """Sockets of one address under which the api restarts; 0 skips it."""
     room: int
-    """Sockets of one user; 0 leaves that out."""
+    """Sockets of one user; 0 skips it."""
     counted: int
-    """Sockets at which the memory of the whole machine is read; 0 leaves that out."""
+    """Sockets at which the memory of the whole machine is read; 0 skips it."""
     steady: int
-    """Sockets whose cost is measured while all is well; 0 leaves that out."""
+    """Sockets whose cost is measured in steady operation; 0 skips it."""
     load: int
-    """Other programs that compute meanwhile."""
+    """Other programs that use the processor meanwhile."""
 
 
 class Readyz:
-    """Asks the api again and again whether it is ready, from a process that nothing else keeps waiting."""
+    """Polls the api's readiness from a separate process, so that nothing else delays it."""
 
     def __init__(self, stack: Stack) -> None:
         command = (sys.executable, "-c", READYZ, str(stack.site.port))
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
 
     def p99(self) -> float:
-        """Stop, and return the seconds that 99 of 100 answers took at most."""
+        """Stop, and return the 99th percentile of the response times in seconds."""
         output, _ = self._child.communicate(b"")
         seconds = sorted(map(float, output.split()))
         return seconds[int(0.99 * (len(seconds) - 1))]
@@ -93,7 +94,7 @@ class Readyz:
 
 @contextmanager
 def busy(programs: int) -> Iterator[None]:
-    """Let so many other programs compute meanwhile."""
+    """Run this many other programs that use the processor."""
     children = [subprocess.Popen((sys.executable, "-c", "while True: pass")) for _ in range(programs)]
     try:
         yield
@@ -103,8 +104,8 @@ def busy(programs: int) -> Iterator[None]:
             child.wait()
 
 
-def _verdict(stack: Stack, pages: Sequence[Page]) -> tuple[int, int]:
-    """Return how many events were lost, and how many came in another order."""
+def _compare(stack: Stack, pages: Sequence[Page]) -> tuple[int, int]:
+    """Return how many events were lost, and how many arrived out of order."""
     lost = disordered = 0
     histories = {user: stack.event_ids(user) for user in {page.user for page in pages}}
     for page in pages:
@@ -117,8 +118,8 @@ def _verdict(stack: Stack, pages: Sequence[Page]) -> tuple[int, int]:
     return lost, disordered
 
 
-class _News:
-    """Publishes an event to every user each so often, from the first number on."""
+class _Publisher:
+    """Publishes an event to every user each PERIOD, numbered from `first` on."""
 
     def __init__(self, stack: Stack, users: list[str], first: int) -> None:
         self._stack = stack
@@ -136,18 +137,26 @@ class _News:
                 await asyncio.wait_for(self._stopped.wait(), PERIOD)
 
     async def stop(self, pages: Sequence[Page]) -> None:
-        """Publish no more, and wait until the pages have all, for a while."""
+        """Stop publishing, and wait until the pages have received all events, for ARRIVAL_LIMIT at most."""
         self._stopped.set()
         await self._task
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ARRIVAL):
-                for page in pages:
-                    page.want(self.published)
-                    await page.whole.wait()
+        for page in pages:
+            page.want(self.published)
+        await _all_set((page.complete for page in pages), ARRIVAL_LIMIT)
+
+
+async def _all_set(events: Iterable[asyncio.Event], limit: float) -> float:
+    """Wait for all events, for `limit` seconds at most; return how long that took, in seconds."""
+    begin = time.perf_counter()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            for event in events:
+                await event.wait()
+    return time.perf_counter() - begin
 
 
 async def _storm(stack: Stack, size: Size) -> dict[str, float]:
-    """Let all come at once, each having missed the same."""
+    """Connect all sockets at once, each of which has missed the same events."""
     users = [f"user-{number}" for number in range(size.users)]
     await asyncio.to_thread(stack.publish, users, range(size.missed + 1))
     cookies = {user: stack.cookie(user) for user in users}
@@ -161,23 +170,17 @@ async def _storm(stack: Stack, size: Size) -> dict[str, float]:
         page.want(size.missed + 1)
     before, cpu, wall = memory(stack.api_pid), cpu_seconds(stack.api_pid), time.time()
     readyz = Readyz(stack)
-    begin = time.perf_counter()
     tasks = [asyncio.create_task(page.run()) for page in pages]
-    news = _News(stack, users, size.missed + 1)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(STORM_LIMIT):
-            for page in pages:
-                await page.whole.wait()
-                await page.open.wait()
-    seconds = time.perf_counter() - begin
+    publisher = _Publisher(stack, users, size.missed + 1)
+    ready = (event for page in pages for event in (page.complete, page.open))
+    seconds = await _all_set(ready, STORM_LIMIT)
     p99 = await asyncio.to_thread(readyz.p99)
     cpu = cpu_seconds(stack.api_pid) - cpu
-    await news.stop(pages)
+    await publisher.stop(pages)
     await asyncio.sleep(SETTLE)
     added = peak_memory(stack.api_pid) - before
     clock, processor = stack.longest_step(wall)
-    lost, disordered = _verdict(stack, pages)
-    await _end(tasks)
+    await _cancel(tasks)
     return {
         "storm: all open and whole": seconds,
         "storm: closed with 1013": counts.codes[1013],
@@ -187,8 +190,16 @@ async def _storm(stack: Stack, size: Size) -> dict[str, float]:
         "storm: /readyz, p99": p99 * 1000,
         "storm: longest step of the loop": clock * 1000,
         "storm: longest step, processor time": processor * 1000,
+        **_outcome(stack, pages, counts),
+    }
+
+
+def _outcome(stack: Stack, pages: Sequence[Page], counts: Counts) -> dict[str, float]:
+    """Return what went wrong with the delivery of events."""
+    lost, disordered = _compare(stack, pages)
+    return {
         "lost": lost,
-        "doubled": counts.doubled,
+        "doubled": counts.duplicates,
         "out of order": disordered,
         "resyncs": counts.resyncs,
     }
@@ -203,7 +214,7 @@ async def _opened(
     counts: Counts,
     pace: int = 1_000,
 ) -> tuple[list[P], list["asyncio.Task[None]"]]:
-    """Open so many pages a second, each after its user's first event; return them and what runs them."""
+    """Open `pace` pages a second, each resuming from its user's first event; return them and their tasks."""
     await asyncio.to_thread(stack.publish, users, range(1))
     cookies = {user: stack.cookie(user) for user in users}
     first = {user: stack.event_ids(user)[0] for user in users}
@@ -228,15 +239,17 @@ async def _office(stack: Stack, size: Size) -> dict[str, float]:
     return await _restarted(stack, size.users, "office", size.office, 1)
 
 
-async def _restarted(stack: Stack, people: int, name: str, sockets: int, addresses: int) -> dict[str, float]:
-    """Restart the api under many sockets while events go on."""
-    users = [f"{name}-{number}" for number in range(people)]
+async def _restarted(
+    stack: Stack, user_count: int, name: str, sockets: int, addresses: int
+) -> dict[str, float]:
+    """Restart the api under many sockets while events are published."""
+    users = [f"{name}-{number}" for number in range(user_count)]
     counts = Counts()
-    # A pace at which nginx refuses no address, so that all begin alike.
+    # Slow enough that nginx refuses none, so that all start from the same state.
     pages, tasks = await _opened(stack, Page, users, sockets, addresses, counts, 100 * addresses)
     await asyncio.sleep(REST)
 
-    news = _News(stack, users, 1)
+    publisher = _Publisher(stack, users, 1)
     await asyncio.sleep(1)
     counts.refused.clear()
     for page in pages:
@@ -245,50 +258,44 @@ async def _restarted(stack: Stack, people: int, name: str, sockets: int, address
     begin = time.perf_counter()
     assert stack.api.child
     await asyncio.to_thread(stack.api.end)
-    # Not in a thread: the child would end with it.
+    # Not in a thread: the child would be terminated together with the thread.
     stack.api.start()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(STORM_LIMIT):
-            for page in pages:
-                await page.returned.wait()
+    await _all_set((page.returned for page in pages), STORM_LIMIT)
     seconds = time.perf_counter() - begin
-    await news.stop(pages)
-    lost, disordered = _verdict(stack, pages)
-    await _end(tasks)
+    await publisher.stop(pages)
+    await _cancel(tasks)
     return {
         f"{name}: all back": seconds,
         f"{name}: longest away": max(page.longest_away for page in pages),
         f"{name}: handshakes refused": sum(counts.refused.values()),
-        "lost": lost,
-        "doubled": counts.doubled,
-        "out of order": disordered,
-        "resyncs": counts.resyncs,
+        **_outcome(stack, pages, counts),
     }
 
 
 async def _steady(stack: Stack, size: Size) -> dict[str, float]:
-    """Measure what a socket, a connect and a delivery cost, and how long an event takes."""
+    """Measure the cost of a socket, a connect and a delivery, and the latency of an event."""
     cost = await sockets.measure(stack, size.steady)
     await asyncio.sleep(SETTLE)
     users = [f"timed-{number}" for number in range(size.users)]
     counts = Counts()
     pages, tasks = await _opened(stack, Timed, users, size.steady, size.addresses, counts)
     await asyncio.sleep(SETTLE)
-    publisher = await asyncio.create_subprocess_exec(
+    child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.publisher", stack.redis.url, str(stack.redis.password_file), *users),
         cwd=REPOSITORY,
     )
-    await publisher.wait()
+    await child.wait()
     await asyncio.sleep(SETTLE)
-    await _end(tasks)
-    took = sorted(seconds for page in pages for seconds in page.took)
+    await _cancel(tasks)
+    latencies = sorted(seconds for page in pages for seconds in page.latencies)
+    p99 = latencies[int(0.99 * len(latencies))]
     return {
         "steady: memory of api and nginx a socket": cost.api_kib + cost.nginx_kib,
         "steady: api processor time a connect": cost.connect_ms,
         "steady: api processor time a delivery": cost.delivery_us,
         "steady: deliveries a second": cost.deliveries,
-        "steady: publish to socket at 1,000 events a second, p99": took[int(0.99 * len(took))] * 1000,
-        "doubled": counts.doubled,
+        "steady: publish to socket at 1,000 events a second, p99": p99 * 1000,
+        "doubled": counts.duplicates,
     }
 
 
@@ -300,19 +307,16 @@ async def _room(stack: Stack, size: Size) -> dict[str, float]:
         page.want(2)
     begin = time.perf_counter()
     await asyncio.to_thread(stack.publish, ["room"], range(1, 2))
-    with suppress(TimeoutError):
-        async with asyncio.timeout(ARRIVAL):
-            for page in pages:
-                await page.whole.wait()
+    await _all_set((page.complete for page in pages), ARRIVAL_LIMIT)
     seconds = time.perf_counter() - begin
     await asyncio.sleep(SETTLE)
-    lost, _ = _verdict(stack, pages)
-    await _end(tasks)
-    return {"room: all have the event": seconds * 1000, "lost": lost, "doubled": counts.doubled}
+    lost, _ = _compare(stack, pages)
+    await _cancel(tasks)
+    return {"room: all have the event": seconds * 1000, "lost": lost, "doubled": counts.duplicates}
 
 
 async def _counted(stack: Stack, size: Size) -> dict[str, float]:
-    """Measure what a socket takes of the machine's memory, the clients' own left out."""
+    """Measure how much of the machine's memory a socket takes, without the clients' own."""
     users = [f"user-{number}" for number in range(size.users)]
     cookies = {user: stack.cookie(user) for user in users}
     requests = [
@@ -320,12 +324,12 @@ async def _counted(stack: Stack, size: Size) -> dict[str, float]:
         for user in (users[number % size.users] for number in range(size.counted))
     ]
     tally = Tally()
-    # The first of each user make whatever is made once.
+    # The first socket of each user creates what exists once.
     opened = await connect_all(stack.port, requests[: size.users], tally)
     await asyncio.sleep(SETTLE)
 
     def held() -> tuple[int, int, int]:
-        return -available() - memory(os.getpid()), sum(map(memory, stack.way)), kernel()
+        return -available() - memory(os.getpid()), sum(map(memory, stack.processes)), kernel()
 
     before = held()
     opened += await connect_all(stack.port, requests[size.users :], tally)
@@ -343,7 +347,7 @@ async def _counted(stack: Stack, size: Size) -> dict[str, float]:
     }
 
 
-async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -351,13 +355,13 @@ async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
 
 @contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """Lay another revision's app and nginx's role into a folder for a while."""
+    """Extract another revision's app and nginx role into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         command = ("git", "-C", str(REPOSITORY), "archive", revision, "app", "roles/nginx")
         archive = subprocess.run(command, capture_output=True)  # noqa: S603
         if archive.returncode:
             sys.exit(
-                f"--against {revision!r} is not a revision of this repository with an app and nginx's role; "
+                f"--against {revision!r} is not a revision of this repository with app and roles/nginx; "
                 "see git log"
             )
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
@@ -366,7 +370,7 @@ def checkout(revision: str) -> Iterator[Path]:
 
 
 def measure(label: str, source: Path, size: Size) -> Result:
-    """Let one revision go through it all."""
+    """Run all parts with one revision."""
     values: Counter[str] = Counter()
     for part, wanted, role, rounds in (
         (_storm, size.sockets, None, 1),
@@ -393,7 +397,7 @@ def measure(label: str, source: Path, size: Size) -> Result:
 
 
 def run(size: Size, against: str | None) -> list[Result]:
-    """Measure the other revision, if there is one, and ours."""
+    """Measure the other revision, if one is given, and then ours."""
     results = []
     if against:
         with checkout(against) as source:

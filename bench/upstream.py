@@ -1,12 +1,11 @@
-"""The way from nginx to the api: a published port, the container's own address or a unix socket, by turns.
+"""The connection from nginx to the api: a published port, the container's address or a unix socket, in turn.
 
-It runs in the demo's server (`.demo/env` names it), beside the site: for each way another api of the site's
-image and an nginx of its own. Clients are in the server's network and connect straight to that nginx.
+It runs on the demo's server (`.demo/env` names it), beside the site: each round has a private nginx and a
+private api of the site's image. Clients are in the server's network namespace and connect to that nginx.
 """
 
 import asyncio
 import ctypes
-import json
 import os
 import statistics
 import subprocess
@@ -20,20 +19,21 @@ from typing import Any, Literal
 import httpx
 
 from app.sessions import COOKIE, issue
+from bench.figures import Figure, table
 from bench.load import Tally, connect_all, handshake
 from bench.stack import cpu_seconds, kernel, memory
-from tests.kit.app import wait_until
+from tests.kit.process import wait_until
 
-Way = Literal["port", "address", "socket"]
-WAYS: tuple[Way, ...] = ("port", "address", "socket")
-WHAT = {"port": "published port", "address": "container's address", "socket": "unix socket"}
-USERS = 100  # each has as many sockets as comes out
-ROUNDS = 3  # of which the median counts
-EVENTS = 20  # for each user
+Upstream = Literal["port", "address", "socket"]
+UPSTREAMS: tuple[Upstream, ...] = ("port", "address", "socket")
+NAMES = {"port": "published port", "address": "container's address", "socket": "unix socket"}
+USERS = 100  # who share the sockets evenly
+ROUNDS = 3  # of which the median is reported
+EVENTS = 20  # published to each user
 SETTLE = 2.0  # seconds before memory is read
 NAME = "bench-upstream"
 API_PORT, NGINX_PORT = 8900, 8901
-FILES = 20_000  # that a process may open here
+FILES = 20_000  # limit of a process on the test machine
 NGINX = f"""\
 user root;
 worker_processes 1;
@@ -43,7 +43,7 @@ error_log /opt/{NAME}/error.log;
 events {{ worker_connections 22000; }}
 http {{
     access_log off;
-    # nginx gives such folders to its user; the site's own stay as they are.
+    # nginx changes the owner of these folders, so they must not be the site's.
     client_body_temp_path /opt/{NAME}/body;
     proxy_temp_path /opt/{NAME}/proxy;
     fastcgi_temp_path /opt/{NAME}/fastcgi;
@@ -63,7 +63,7 @@ http {{
     }}
 }}
 """
-# Run in the worker's container: so many events for each of so many users.
+# Run in the worker's container. Arguments: the number of users, and of events for each.
 PUBLISH = """
 import sys
 from app.events import PUBLISH, channel, stream
@@ -80,26 +80,26 @@ for number in range(events):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one socket costs on one way; memory in KiB, processor time in milliseconds or microseconds."""
+    """The cost of one socket; memory in KiB, processor time in milliseconds or microseconds."""
 
     processes_kib: float
     """Memory of nginx, api and Docker's proxy."""
     kernel_kib: float
-    """Memory of the kernel for the sockets, the client's included; not what waits in their buffers."""
+    """Memory of the kernel for the sockets, including the client's, without their buffers."""
     sockets: float
-    """Kernel sockets of the three."""
+    """Kernel sockets of the three processes."""
     files: float
-    """Open files of the three."""
+    """Open files of the three processes."""
     most_files: float
-    """Open files of the one that has most, which bounds how many sockets there can be."""
+    """Open files of the process that has the most, which limits the number of sockets."""
     connect_ms: float
     delivery_us: float
     restart_s: float
-    """From the order to restart the container until nginx passes on an answer."""
+    """Seconds from the restart of the container until the api answers through nginx."""
 
 
 class Server:
-    """The demo's server. Raises SystemExit where the environment names none."""
+    """The demo's server. Raises SystemExit when the environment does not name it."""
 
     def __init__(self) -> None:
         try:
@@ -114,14 +114,14 @@ class Server:
         self.pid = int(subprocess.check_output(state, text=True))
 
     def enter_network(self) -> None:
-        """Open this thread's sockets in the server's network from now on, past its firewall."""
+        """Move this thread into the server's network namespace, inside its firewall."""
         libc = ctypes.CDLL(None, use_errno=True)
         with Path(f"/proc/{self.pid}/ns/net").open() as space:
             if libc.setns(space.fileno(), 0):
-                raise OSError(ctypes.get_errno(), "the server's network can't be entered")
+                raise OSError(ctypes.get_errno(), f"cannot enter the network namespace of process {self.pid}")
 
     def sh(self, command: str, text: str | None = None) -> str:
-        """Run a command in the project's folder; return what it printed."""
+        """Run a shell command in the project's folder; return its output. Raises RuntimeError on failure."""
         ran = subprocess.run(
             ("docker", "exec", "-i", "-w", "/opt/screen-flow", self.container, "sh", "-ec", command),
             check=False, input=text, capture_output=True, text=True,
@@ -131,20 +131,20 @@ class Server:
         return ran.stdout
 
     def answers(self) -> bool:
-        """Tell whether nginx passes on that the api is ready."""
+        """Tell whether the api answers through nginx."""
         with suppress(httpx.TransportError):
             return httpx.get(f"http://127.0.0.1:{NGINX_PORT}/readyz", timeout=2).status_code == 200
         return False
 
     @contextmanager
-    def way(self, way: Way) -> Iterator[dict[str, int]]:
-        """Start an api and an nginx for this way; the process ids of api, nginx and proxy, by name."""
+    def running(self, kind: Upstream) -> Iterator[dict[str, int]]:
+        """Run an api and an nginx; yield the process ids of api, nginx and Docker's proxy, by name."""
         options = {
-            # Without a socket of its own it would take the site's.
+            # Without this it would use the site's socket.
             "port": f"-p 127.0.0.1:{API_PORT}:8000 -e APP_SOCKET=",
             "address": "-e APP_SOCKET=",
             "socket": f"-v /opt/{NAME}/run:/run/{NAME} -e APP_SOCKET=/run/{NAME}/api.sock",
-        }[way]
+        }[kind]
         try:
             self.sh(f"mkdir -p /opt/{NAME}/run && chown 10001 /opt/{NAME}/run && docker rm -f {NAME} 2>&1")
             self.sh(f"docker compose run --detach --no-deps --name {NAME} {options} api")
@@ -153,7 +153,7 @@ class Server:
                 "port": f"127.0.0.1:{API_PORT}",
                 "address": self.sh(f"docker inspect --format '{inspect}' {NAME}").strip() + ":8000",
                 "socket": f"unix:/opt/{NAME}/run/api.sock",
-            }[way]
+            }[kind]
             self.sh(f"cat >/opt/{NAME}/nginx.conf", NGINX % upstream)
             self.sh(f"ulimit -n {FILES}; nginx -c /opt/{NAME}/nginx.conf")
             wait_until("the api answers through nginx", self.answers)
@@ -172,21 +172,22 @@ class Server:
             self.sh(f"rm -rf /opt/{NAME}")
 
     def outside(self, pid: int) -> int:
-        """Return the id on this machine of a process that the server knows by `pid`."""
-        space = Path(f"/proc/{self.pid}/ns/pid").readlink()
+        """Return the id on this machine of the server's process `pid`. Raises LookupError."""
+        namespace = Path(f"/proc/{self.pid}/ns/pid").readlink()
         for status in Path("/proc").glob("[0-9]*/status"):
             with suppress(OSError):
                 ids = status.read_text().partition("NSpid:\t")[2].partition("\n")[0].split()
-                mine = (status.parent / "ns/pid").readlink()
-                # A container's process has a space of its own below the server's.
-                level = -1 if mine == space else -2
+                own = (status.parent / "ns/pid").readlink()
+                # A container's processes are in a PID namespace below the server's.
+                level = -1 if own == namespace else -2
                 if len(ids) >= -level + 1 and int(ids[level]) == pid:
                     return int(status.parent.name)
-        raise LookupError(f"process {pid} of {self.container} is gone")
+        raise LookupError(f"process {pid} of {self.container} has ended")
 
 
 def descriptors(pid: int) -> tuple[int, int]:
-    """Return how many files and how many sockets a process has open."""
+    """Return the numbers of open files and of open sockets of a process."""
+    # psutil lists connections, not open sockets.
     links = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
@@ -195,7 +196,7 @@ def descriptors(pid: int) -> tuple[int, int]:
 
 
 async def measure(server: Server, pids: dict[str, int], clients: int) -> Cost:
-    """Connect so many sockets, deliver events to all, restart the container; return what it cost."""
+    """Connect this many sockets, deliver events to all, restart the container; return what that cost."""
     users = [f"bench-{number}" for number in range(USERS)]
     cookies = {user: f"{COOKIE}={issue(server.key, user, 3_600)}" for user in users}
     tally = Tally()
@@ -207,27 +208,27 @@ async def measure(server: Server, pids: dict[str, int], clients: int) -> Cost:
     def opened(numbers: range) -> Any:
         return connect_all(NGINX_PORT, [request(n) for n in numbers], tally)
 
-    def of(what: Callable[[int], float]) -> float:
+    def total(what: Callable[[int], float]) -> float:
         return sum(map(what, pids.values()))
 
-    # The first of each user make whatever is made once.
-    warm = await opened(range(USERS))
+    # The first socket of each user creates what exists once.
+    first = await opened(range(USERS))
     await asyncio.sleep(SETTLE)
-    system, held, cpu = kernel(), of(memory), of(cpu_seconds)
+    system, held, cpu = kernel(), total(memory), total(cpu_seconds)
     files = {pid: descriptors(pid) for pid in pids.values()}
     more = clients - USERS
     rest = await opened(range(more))
-    connect = of(cpu_seconds) - cpu
+    connect = total(cpu_seconds) - cpu
     await asyncio.sleep(SETTLE)
-    system, held = kernel() - system, of(memory) - held
+    system, held = kernel() - system, total(memory) - held
     new = [(now[0] - files[pid][0], now[1] - files[pid][1]) for pid in files for now in [descriptors(pid)]]
-    cpu, wanted = of(cpu_seconds), tally.events + EVENTS * clients
+    cpu, wanted = total(cpu_seconds), tally.events + EVENTS * clients
     publishing = asyncio.to_thread(
         server.sh, f"docker compose exec -T worker python - {USERS} {EVENTS}", PUBLISH
     )
     await asyncio.gather(publishing, tally.reach(wanted, 120))
-    deliver = of(cpu_seconds) - cpu
-    for connection in (*warm, *rest):
+    deliver = total(cpu_seconds) - cpu
+    for connection in (*first, *rest):
         assert connection.transport
         connection.transport.abort()
     await asyncio.sleep(SETTLE)
@@ -246,24 +247,24 @@ async def measure(server: Server, pids: dict[str, int], clients: int) -> Cost:
     )
 
 
-def run(clients: int, rounds: int = ROUNDS) -> dict[Way, Cost]:
-    """Measure each way `rounds` times, in turn; return the medians."""
+def run(clients: int, rounds: int = ROUNDS) -> dict[Upstream, Cost]:
+    """Measure each upstream `rounds` times, in turn; return the medians."""
     server = Server()
     server.enter_network()
-    costs: dict[Way, list[Cost]] = {way: [] for way in WAYS}
+    costs: dict[Upstream, list[Cost]] = {kind: [] for kind in UPSTREAMS}
     for number in range(rounds):
-        for way in WAYS:
-            print(f"round {number + 1}, {clients:,} sockets, {WHAT[way]} …", flush=True)
-            with server.way(way) as pids:
-                costs[way].append(asyncio.run(measure(server, pids, clients)))
+        for kind in UPSTREAMS:
+            print(f"round {number + 1}, {clients:,} sockets, {NAMES[kind]} …", flush=True)
+            with server.running(kind) as pids:
+                costs[kind].append(asyncio.run(measure(server, pids, clients)))
     return {
-        way: Cost(*(statistics.median(values) for values in zip(*map(astuple, costs[way]), strict=True)))
-        for way in WAYS
+        kind: Cost(*(statistics.median(values) for values in zip(*map(astuple, costs[kind]), strict=True)))
+        for kind in UPSTREAMS
     }
 
 
-def table(costs: dict[Way, Cost]) -> str:
-    """Return the figures as a Markdown table, a column for each way."""
+def costs_table(costs: dict[Upstream, Cost]) -> str:
+    """Return the costs as a Markdown table, with a column for each upstream."""
     rows: Sequence[tuple[str, Callable[[Cost], str]]] = (
         ("KiB a socket, nginx, api and proxy", lambda cost: f"{cost.processes_kib:.0f}"),
         ("KiB a socket, kernel", lambda cost: f"{cost.kernel_kib:.0f}"),
@@ -274,36 +275,27 @@ def table(costs: dict[Way, Cost]) -> str:
         ("µs of processor time a delivery", lambda cost: f"{cost.delivery_us:.0f}"),
         ("s from a container's restart to an answer", lambda cost: f"{cost.restart_s:.1f}"),
     )
-    lines = [f"| | {' | '.join(WHAT[way] for way in costs)} |", "|---|" + "---:|" * len(costs)]
-    lines += [f"| {name} | {' | '.join(map(show, costs.values()))} |" for name, show in rows]
-    return "\n".join(lines)
+    return table(
+        ["", *(NAMES[kind] for kind in costs)],
+        [[name, *map(show, costs.values())] for name, show in rows],
+    )
 
 
-def targets(costs: dict[Way, Cost]) -> list[dict[str, Any]]:
-    """Return what the unix socket costs over what the published port costs, with the project's targets."""
+def figures(costs: dict[Upstream, Cost]) -> list[Figure]:
+    """Return all costs, and the ratios of the unix socket to the published port, with the targets."""
     port, unix = costs["port"], costs["socket"]
-    bounds = {"processes_kib": 0.8, "kernel_kib": 0.6, "sockets": 0.7, "connect_ms": 0.9, "delivery_us": 0.8}
-    figures = [
-        {
-            "name": f"{field.name}, unix socket over published port",
-            "value": round(getattr(unix, field.name) / getattr(port, field.name), 3),
-            "unit": "ratio",
-            "target": bounds.get(field.name),
-        }
+    targets = {"processes_kib": 0.8, "kernel_kib": 0.6, "sockets": 0.7, "connect_ms": 0.9, "delivery_us": 0.8}
+    found = [
+        Figure(f"{field.name}, {NAMES[kind]}", getattr(cost, field.name), field.name.rpartition("_")[2])
+        for kind, cost in costs.items()
         for field in fields(Cost)
     ]
-    return [
-        figure | {"met": figure["target"] is None or figure["value"] <= figure["target"]}
-        for figure in figures
-    ]
-
-
-def save(costs: dict[Way, Cost], file: Path) -> None:
-    """Write all figures as JSON."""
-    each = [
-        {"name": f"{field.name}, {WHAT[way]}", "value": round(getattr(cost, field.name), 3),
-         "unit": field.name.rpartition("_")[2], "target": None, "met": True}
-        for way, cost in costs.items()
+    return found + [
+        Figure(
+            f"{field.name}, unix socket over published port",
+            getattr(unix, field.name) / getattr(port, field.name),
+            "ratio",
+            targets.get(field.name),
+        )
         for field in fields(Cost)
-    ]  # fmt: skip
-    file.write_text(json.dumps({"figures": each + targets(costs)}, indent=2) + "\n")
+    ]

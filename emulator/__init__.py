@@ -1,1 +1,1 @@
-"""A stand-in for Cloudflare: the part of its v4 API that the roles call, and an edge that obeys the zone."""
+"""An emulated Cloudflare: the part of its v4 API that the roles call, and an edge."""

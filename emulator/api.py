@@ -1,4 +1,4 @@
-"""The part of Cloudflare's v4 API that the roles call: routes, token checks, envelopes, faults, a journal."""
+"""The emulated part of Cloudflare's v4 API: routing, token checks, envelopes, faults and the journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from emulator.zone import Zone
 PREFIX = "/client/v4"
 ZONE_PATH = r"/zones/(?P<zone>[^/]*)"
 JOURNAL_LENGTH = 10_000
-# Fields of a body that the journal does not keep.
+# Body fields that the journal redacts.
 SECRET_FIELDS = {"private_key"}
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Api:
         self._routes = [(re.compile(route.path), route) for route in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request and write it to the journal; the token never gets there."""
+        """Answer one request and add it to the journal, with the token redacted."""
         request = Request(scope, receive)
         body = await request.body()
         path = unquote(request.url.path).removeprefix(PREFIX)
@@ -68,15 +68,15 @@ class Api:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request, path: str, body: bytes) -> Response | None:
-        """Return the answer, or None where the connection is to be cut."""
-        fault = next((fault for fault in self.faults if fault.takes(request.method, path)), None)
+        """Return the response, or None when a fault cuts the connection."""
+        fault = next((fault for fault in self.faults if fault.matches(request.method, path)), None)
         if fault is None:
             return self._answer(request, path, body)
         try:
             for edit in fault.edits:
                 self.edit(edit)
         except ValueError as error:
-            return JSONResponse({"detail": f"fault: the edit was refused: {error}"}, 500)
+            return JSONResponse({"detail": f"fault: the edit was rejected: {error}"}, 500)
         if fault.applied:
             self._answer(request, path, body)
         await asyncio.sleep(fault.delay)
@@ -104,7 +104,7 @@ class Api:
         body: bytes,
         headers: Mapping[str, str] | None,
     ) -> dict[str, Any]:
-        """Answer one request; without headers it is somebody else's, whose token nobody asks for."""
+        """Answer one request; `headers` is None for an edit by another user, whose token is not checked."""
         routes = ((pattern.fullmatch(path), route) for pattern, route in self._routes)
         match, route = next((found for found in routes if found[0]), (None, None))
         if match is None or route is None:
@@ -131,9 +131,9 @@ class Api:
         return handler(call) if route.service == "graphql" else answer | handler(call)
 
     def edit(self, edit: Edit) -> dict[str, Any]:
-        """Do a write as somebody else and return its answer; {zone} in its path is the zone's identifier.
+        """Make a change as another user and return the response; {zone} in its path is the zone's identifier.
 
-        Raises ValueError with the refusal when the API refuses it.
+        Raises ValueError with the API's errors when it rejects the change.
         """
         url = urlsplit(edit.path.replace("{zone}", self.zone.id))
         body = json.dumps(edit.body).encode()
@@ -143,16 +143,16 @@ class Api:
             raise ValueError(f"{edit.method} {edit.path}: {json.dumps(error.envelope()['errors'])}") from None
 
     def _verify(self, call: Call) -> dict[str, Any]:
-        standing = self.token.standing
-        ending = "valid and active" if standing == "active" else standing
+        status = self.token.status
+        ending = "valid and active" if status == "active" else status
         return {
-            "result": {"id": self.token.id, "status": standing},
+            "result": {"id": self.token.id, "status": status},
             "messages": [{"code": 10000, "message": f"This API Token is {ending}", "type": None}],
         }
 
     def _token(self, call: Call) -> dict[str, Any]:
-        """Return the token itself, which ordinary tokens have no permission to read."""
-        if call.found["id"] != self.token.id:
+        """Return the token's details, which it can read only with the permission API Tokens Read."""
+        if call.path_parameters["id"] != self.token.id:
             raise ApiError(404, 1003, "Invalid token identifier")
         policy = {
             "id": self.token.id,
@@ -163,9 +163,7 @@ class Api:
                 for name in self.token.permissions
             ],
         }
-        return {"result": {"id": self.token.id, "status": self.token.standing, "policies": [policy]}}
-
-    # The journal.
+        return {"result": {"id": self.token.id, "status": self.token.status, "policies": [policy]}}
 
     def _entry(self, request: Request, path: str, body: bytes, status: int) -> dict[str, Any]:
         redact = self.token.redact
@@ -179,12 +177,12 @@ class Api:
             "method": request.method,
             "path": redact(PREFIX + path),
             "query": {key: redact(value) for key, value in request.query_params.items()},
-            "body": _hide(content),
+            "body": _redact(content),
             "status": status,
         }
 
     def reset(self) -> None:
-        """Forget journal, faults and traffic; the token is active again and may do everything."""
+        """Clear journal, faults and traffic; restore address ranges, token status and permissions."""
         self.journal.clear()
         self.faults.clear()
         self.traffic.clear()
@@ -192,7 +190,7 @@ class Api:
         self.token.reset()
 
     def describe(self) -> dict[str, Any]:
-        """Return what a test may want to know of the API itself."""
+        """Return the API's part of the control API's state."""
         return {
             "token": self.token.describe(),
             "faults": [fault.describe() for fault in self.faults],
@@ -200,16 +198,16 @@ class Api:
         }
 
 
-def _hide(content: Any) -> Any:
-    """Return a body without its secrets."""
+def _redact(content: Any) -> Any:
+    """Return a body with its secrets redacted."""
     if isinstance(content, dict):
-        return {key: "[secret]" if key in SECRET_FIELDS else _hide(value) for key, value in content.items()}
-    return [_hide(item) for item in content] if isinstance(content, list) else content
+        return {key: "[secret]" if key in SECRET_FIELDS else _redact(value) for key, value in content.items()}
+    return [_redact(item) for item in content] if isinstance(content, list) else content
 
 
 def _cut(send: Send) -> None:
-    """Drop the connection without an answer."""
-    # uvicorn hands its request cycle's bound method down; ASGI itself has no way to say it.
+    """Drop the connection without a response."""
+    # `send` is a bound method of uvicorn's request cycle, which has the transport; ASGI cannot express this.
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise ConnectionResetError("cut")

@@ -1,4 +1,4 @@
-"""The two certificate authorities of the emulator: one for the edge, one for origins, kept in a folder."""
+"""The emulator's certificate authorities, kept in a folder, and the edge's TLS contexts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ TLS_VERSIONS = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
+KEY_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 def _name(common_name: str) -> x509.Name:
@@ -42,7 +46,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file atomically, readable only by its owner. Raises OSError."""
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600)
@@ -64,7 +68,7 @@ class Authority:
 
     @classmethod
     def create(cls, common_name: str) -> Authority:
-        """Make a self-signed authority that is good for ten years."""
+        """Create a self-signed authority, valid for ten years."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         certificate = (
@@ -84,9 +88,9 @@ class Authority:
 
     @classmethod
     def load_or_create(cls, folder: Path, name: str, common_name: str) -> Authority:
-        """Read the authority `name` from `folder`, or make it and keep it there (key and certificate, 0600).
+        """Read the authority `name` from `folder`, or create it there (key and certificate, mode 0600).
 
-        Raises ValueError when the file is there but holds no certificate and key.
+        Raises ValueError when the file exists but does not hold a certificate and its EC key.
         """
         path = folder / f"{name}.pem"
         if not path.exists():
@@ -99,10 +103,10 @@ class Authority:
             certificate = x509.load_pem_x509_certificate(content)
         except ValueError as error:
             raise ValueError(
-                f"{path} holds no key and certificate ({error}); remove the file to get a new authority"
+                f"{path} is not a key and certificate ({error}): remove it to create a new authority"
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{path} holds a key of another kind than EC; remove it to get a new authority")
+            raise ValueError(f"{path} does not hold an EC key: remove it to create a new authority")
         return cls(certificate, key)
 
     def issue(
@@ -113,9 +117,9 @@ class Authority:
         not_before: dt.datetime | None = None,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> x509.Certificate:
-        """Sign a certificate for `names` (DNS names or addresses), good for `days` from `not_before`.
+        """Sign a certificate for `names` (DNS names or IP addresses), valid for `days` from `not_before`.
 
-        `not_before` is an hour ago when it is not given, so that clocks that lag accept the certificate.
+        `not_before` defaults to an hour ago, so that a client whose clock is slow accepts the certificate.
         """
         is_rsa = isinstance(public_key, rsa.RSAPublicKey)
         start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
@@ -140,17 +144,10 @@ class Authority:
 
 
 def _usage(*, signs_certificates: bool, rsa_key: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=rsa_key,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    usage = dict.fromkeys(KEY_USAGES, False)
+    usage |= dict.fromkeys(("key_cert_sign", "crl_sign"), signs_certificates)
+    usage |= {"digital_signature": not signs_certificates, "key_encipherment": rsa_key}
+    return x509.KeyUsage(**usage)
 
 
 def _san(name: str) -> x509.GeneralName:
@@ -161,7 +158,7 @@ def _san(name: str) -> x509.GeneralName:
 
 
 class _Connection(ssl.SSLObject):
-    """Lets asyncio send the alert that says why a handshake failed; it would drop it with the connection."""
+    """Makes asyncio send the alert of a failed handshake, which it would drop with the connection."""
 
     _failure: ssl.SSLError | None = None
 
@@ -174,15 +171,15 @@ class _Connection(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             self._failure = error
-            # Taken as a pause, it makes asyncio write what there is. The peer closes, or the time limit does.
+            # asyncio then flushes the alert; the peer or the handshake timeout closes the connection.
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "alert to send") from error
 
 
 class EdgeTls:
-    """What the edge shows to visitors and expects of origins, by the zone's TLS settings."""
+    """The edge's TLS contexts towards visitors and origins, as the zone's settings say."""
 
     def __init__(self, folder: Path, zone_name: str) -> None:
-        """Load the authorities from `folder` and issue the edge's certificate: the zone and *.zone."""
+        """Load the authorities from `folder` and issue the edge's certificate, for the zone and *.zone."""
         self.edge_ca = Authority.load_or_create(folder, "edge-ca", "Edge CA")
         self.origin_ca = Authority.load_or_create(folder, "origin-ca", "Origin CA")
         key = ec.generate_private_key(ec.SECP256R1())
@@ -194,10 +191,10 @@ class EdgeTls:
         self.visitors.sslobject_class = _Connection
         self.visitors.load_cert_chain(path)
         self.visitors.set_alpn_protocols(["http/1.1"])
-        # TLS 1.0 and 1.1, which min_tls_version can allow, need it.
+        # Needed for TLS 1.0 and 1.1, which min_tls_version can allow.
         self.visitors.set_ciphers("DEFAULT:@SECLEVEL=0")
 
-        # What Cloudflare shows for every customer's zone alike where the setting tls_client_auth is on.
+        # With the setting tls_client_auth, Cloudflare presents one certificate for all customers' zones.
         self.pull_ca = Authority.load_or_create(folder, "origin-pull-ca", "Origin Pull CA")
         key = ec.generate_private_key(ec.SECP256R1())
         client = self.pull_ca.issue(
@@ -209,7 +206,7 @@ class EdgeTls:
         self._towards_origins: dict[tuple[bool, bytes | None], ssl.SSLContext] = {}
 
     def towards_origin(self, *, strict: bool, client: bytes | None = None) -> ssl.SSLContext:
-        """Return how the edge connects: whether it checks the origin, and what it shows, as PEM with key."""
+        """Return the context for origins: `strict` verifies them, `client` is certificate and key as PEM."""
         context = self._towards_origins.get((strict, client))
         if context is None:
             context = self._towards_origins[strict, client] = self._make_context(strict, client)
@@ -225,7 +222,7 @@ class EdgeTls:
             context.verify_mode = ssl.CERT_NONE
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
         if client:
-            # It is loaded from a file or not at all.
+            # ssl loads certificates only from files.
             path = self._folder / "client.pem"
             write_private(path, client)
             context.load_cert_chain(path)
@@ -233,9 +230,9 @@ class EdgeTls:
         return context
 
     def accept(self, minimum: str, tls_1_3: bool) -> None:
-        """Take new visitors from TLS `minimum` ('1.0' to '1.3') up to 1.2, or to 1.3 where it is on."""
+        """Accept new visitors from TLS version `minimum` ('1.0' to '1.3') to 1.2, or 1.3 if `tls_1_3`."""
         with warnings.catch_warnings():
-            # Python warns of TLS 1.0 and 1.1; Cloudflare lets a zone's owner choose them.
+            # Python deprecates TLS 1.0 and 1.1, which Cloudflare lets a zone's owner choose.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.visitors.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
             self.visitors.minimum_version = TLS_VERSIONS[minimum]

@@ -1,4 +1,4 @@
-"""What the parts of the emulated API share: refusals, calls, times, identifiers, and the zone's file."""
+"""Shared parts of the emulated API: errors, calls, routes, times, identifiers and the zone's state file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from emulator.certificates import write_private
 
 
 class ApiError(Exception):
-    """An answer of Cloudflare's that says no: HTTP status, error code, message, what explains it, result.
+    """An error response of Cloudflare's API: HTTP status, error code, message, error chain and result.
 
-    Without a code where Cloudflare gives none; `pointer` is the JSON pointer to the field that is wrong.
+    `code` is None where Cloudflare gives none; `pointer` is the JSON pointer to the invalid field.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ApiError(Exception):
         self.pointer = pointer
 
     def envelope(self) -> dict[str, Any]:
-        """Return the body of the answer."""
+        """Return the response body."""
         entry: dict[str, Any] = {"message": self.message}
         if self.code is not None:
             entry["code"] = self.code
@@ -51,28 +51,28 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One request to a route: what its path holds, its query, and its body, read from JSON."""
+    """One request to a route: the parameters in its path, its query, and its parsed JSON body."""
 
-    found: Mapping[str, str] = field(default_factory=dict)
+    path_parameters: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body where it is an object, else an empty one."""
+        """A copy of the body if it is an object, else an empty dictionary."""
         return dict(self.body) if isinstance(self.body, dict) else {}
 
 
 Handler = Callable[[Call], dict[str, Any]]
-"""Answers a call with what its envelope holds; raises ApiError."""
+"""Returns the fields of the response envelope, such as `result`; raises ApiError."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One path of the API: its handlers by method, and what a token needs for it.
+    """One path of the API (a regular expression): its handlers by method, and the permissions it needs.
 
-    `needs` names permissions without their last word: any one of them with Write, or for GET also with Read,
-    opens the route. `service` decides how a token is refused.
+    `needs` returns permission names without their last word: the token needs one of them with Write, or for
+    GET with Read. `service` is the Cloudflare service behind the route: it decides how a token is rejected.
     """
 
     path: str
@@ -82,12 +82,12 @@ class Route:
 
 
 def needs(*permissions: str) -> Callable[[Call], Sequence[str]]:
-    """Return the `needs` of a route that wants one of these permissions, whatever the call."""
+    """Return the `needs` of a route that requires one of these permissions, whatever the call."""
     return lambda call: permissions
 
 
 def now() -> str:
-    """Return the time as Cloudflare writes it: ISO 8601, UTC, microseconds, Z."""
+    """Return the current time as Cloudflare writes it: ISO 8601, UTC, microseconds, Z."""
     return timestamp(dt.datetime.now(dt.UTC))
 
 
@@ -97,12 +97,12 @@ def timestamp(time: dt.datetime) -> str:
 
 
 def identifier() -> str:
-    """Return a new identifier as Cloudflare makes them: 32 hexadecimal digits."""
+    """Return a new identifier in Cloudflare's form: 32 hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 def page(call: Call, items: Sequence[dict[str, Any]], per_page: int) -> dict[str, Any]:
-    """Return the page of `items` that the query asks for. Raises ApiError 6003."""
+    """Return the page of `items` that the query selects by page and per_page. Raises ApiError 6003."""
     try:
         number = int(call.query.get("page", 1))
         size = int(call.query.get("per_page", per_page))
@@ -121,8 +121,16 @@ def page(call: Call, items: Sequence[dict[str, Any]], per_page: int) -> dict[str
     return {"result": shown, "result_info": info}
 
 
+def find(items: Iterable[dict[str, Any]], wanted: object, missing: ApiError) -> dict[str, Any]:
+    """Return the item with the identifier `wanted`. Raises `missing` when there is none."""
+    for item in items:
+        if item["id"] == wanted:
+            return item
+    raise missing
+
+
 class Store:
-    """The zone's state: one object in one file, written whole after each change."""
+    """The zone's state: one JSON object in one file, replaced atomically after each change."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -130,9 +138,9 @@ class Store:
         self.data: dict[str, Any] = {}
 
     def load(self, name: str) -> bool:
-        """Read the state of the zone `name`; False when there is no file.
+        """Read the state of the zone `name`; returns False when there is no file.
 
-        Raises ValueError when the file holds another zone or no zone.
+        Raises ValueError when the file holds another zone or is not a zone's state.
         """
         if not self._file.exists():
             return False
@@ -140,17 +148,37 @@ class Store:
             self.data = json.loads(self._file.read_text())
             found = self.data["name"]
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{self._file} holds no zone ({error!r}); remove it to start afresh") from error
+            raise ValueError(
+                f"{self._file} is not a zone's state ({error!r}): remove it to start with a new zone"
+            ) from error
         if found != name:
             raise ValueError(
-                f"{self._file} holds the zone {found!r}, not {name!r}; give the zone a folder of its own"
+                f"{self._file} holds the zone {found!r}, not {name!r}: give each zone its own folder"
             )
         return True
 
     def save(self) -> None:
-        """Write the state, whole or not at all, and tell who listens."""
+        """Write the state atomically and call the listeners. Raises OSError."""
         self.data["modified_on"] = now()
-        # It holds the key of the zone's client certificate.
+        # It contains the key of the zone's client certificate.
         write_private(self._file, json.dumps(self.data, indent=1).encode())
         for listener in self.on_save:
             listener()
+
+
+class StoredList:
+    """A list of objects in the zone's state, such as its DNS records."""
+
+    key: str  # of the list in the state
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def clear(self) -> None:
+        """Empty the list, as in a new zone. The caller saves the state."""
+        self._store.data[self.key] = []
+
+    @property
+    def all(self) -> list[dict[str, Any]]:
+        """Every object of the list, as it is stored; changes to the list itself are not."""
+        return list(self._store.data[self.key])

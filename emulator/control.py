@@ -1,28 +1,28 @@
-"""The control API, outside Cloudflare's namespace: what a test or a demo reads and sets directly.
+"""The control API, outside Cloudflare's namespace, for tests and demos.
 
-Below /_emulator; changes answer with the new state, bad bodies with 400 {"detail": "sentence"}:
+Paths below /_emulator. A change returns the new state, an invalid body 400 {"detail": message}:
 
 GET    state          zone, settings, dns, rulesets, certificates, origin_pulls, edge, token, faults, ranges
-PATCH  settings       {"ssl": "full", "websockets": {"value": "on", "editable": false}}, past plan and token
-PUT    dns            [{"type": "A", "name": …, "content": …, "proxied": true}], in place of all records
+PATCH  settings       {"ssl": "full", "websockets": {"value": "on", "editable": false}}, whatever the plan
+PUT    dns            [{"type": "A", "name": …, "content": …, "proxied": true}], replaces all records
 PUT    plan           {"plan": "free" | "pro" | "business" | "enterprise"}
-PUT    ranges         ["192.0.2.0/24", …], what GET /ips lists; []: the edge's own addresses, as at the start
-PUT    traffic        [{"time", "status", "count", "host", "path"}] in place of what the edge has counted
+PUT    ranges         ["192.0.2.0/24", …], the networks in GET /ips; []: the edge's own addresses
+PUT    traffic        [{"time", "status", "count", "host", "path"}], replaces the edge's counts
 PUT    token          {"status": "active" | "disabled" | "expired", "permissions": ["Zone Read", …]}, either
-                      or both; names end in Read or Write. A missing one is said before the body is looked at
+                      or both; names end in Read or Write. Permissions are checked before the body
 PUT    faults         [{"method", "path" (a regex, below /client/v4), "times", "skip", "edits", "applied",
-                      "delay", "cut", "status", "headers", "body"}]. For `times` requests (1) that match,
-                      after `skip` that are let pass, in this order: `edits` as below; with "applied" the
-                      request takes effect all the same; `delay` seconds pass; "cut" closes the connection
-                      without an answer; `status`, `headers` and `body` (text or JSON) answer. Else the real
-                      answer comes
-POST   edits          [{"method", "path", "body"}] below /client/v4, done now as somebody else: past the
-                      token, not in the journal; {zone} in a path is the zone's identifier. 400 when refused
+                      "delay", "cut", "status", "headers", "body"}]. For `times` requests (default 1) that
+                      match, after `skip` that pass unchanged, in this order: `edits` as below; with "applied"
+                      the request still takes effect; `delay` seconds pass; "cut" closes the connection
+                      without a response; `status`, `headers` and `body` (text or JSON) are the response.
+                      Without cut and status the real response follows
+POST   edits          [{"method", "path", "body"}] below /client/v4, made now as another user: without a token
+                      check, not in the journal; {zone} in a path is the zone's identifier. 400 when rejected
 PATCH  edge           {"idle_seconds": 5, "connect_seconds": 2}, for open tunnels too
-POST   edge/cut       drops every connection of the edge now; {"cut": how many}
-GET    journal        requests below /client/v4: time, method, path, query, body,
-                      status (0: cut); DELETE clears it
-POST   reset          the fresh zone again, same identifier; no journal, no faults
+POST   edge/cut       drops every connection of the edge now; returns {"cut": number of connections}
+GET    journal        requests below /client/v4: time, method, path, query, body, status (0: cut)
+DELETE journal        clears the journal
+POST   reset          restores the initial zone with the same identifier; clears journal, faults and traffic
 GET    edge-ca.pem    the authority that visitors trust; origin-ca.pem: the one that Full (strict) accepts;
                       origin-pull-ca.pem: the one of the client certificate that all zones share
 """
@@ -47,7 +47,7 @@ from emulator.zone import SETTINGS, Zone
 def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
     """Return the ASGI application of port 8480: Cloudflare's API, /_emulator and /healthz.
 
-    A control request with a bad body gets 400 {"detail": "sentence"} and changes nothing.
+    A control request with an invalid body returns 400 {"detail": message} and changes nothing.
     """
 
     def state() -> dict[str, Any]:
@@ -64,17 +64,17 @@ def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
 
     def pick(body: Any, key: str) -> Any:
         if not isinstance(body, dict) or body.keys() != {key}:
-            raise ValueError(f'the body is {{"{key}": …}}, not {body!r}')
+            raise ValueError(f'the body must be {{"{key}": …}}, not {body!r}')
         return body[key]
 
     def mapping(body: Any) -> dict[str, Any]:
         if not isinstance(body, dict):
-            raise ValueError(f"the body is an object, not {body!r}")
+            raise ValueError(f"the body must be an object, not {body!r}")
         return body
 
     def objects(body: Any) -> list[dict[str, Any]]:
         if not isinstance(body, list) or not all(isinstance(item, dict) for item in body):
-            raise ValueError(f"the body is a list of objects, not {body!r}")
+            raise ValueError(f"the body must be a list of objects, not {body!r}")
         return body
 
     def faults(body: Any) -> None:
@@ -141,7 +141,7 @@ def application(zone: Zone, api: Api, edge: Edge) -> ASGIApp:
     )
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        # Past Starlette's own layers, so that a fault can cut the connection.
+        # Starlette's middleware would wrap `send`, and a fault could not cut the connection.
         chosen: ASGIApp = api if scope["path"].startswith(f"{PREFIX}/") else own
         await chosen(scope, receive, send)
 

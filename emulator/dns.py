@@ -1,4 +1,4 @@
-"""The zone's DNS records: list, make, change, remove, and batches that are done whole or not at all."""
+"""The zone's DNS records: list, create, change, delete, and atomic batches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emulator.common import ApiError, Call, Route, Store, identifier, needs, now, page
+from emulator.common import ApiError, Call, Route, StoredList, find, identifier, needs, now, page
 
-# What the edge can proxy to, and what else a zone may hold beside it.
+# Types that the edge can proxy, and the other types that a zone can have here.
 PROXIED_TYPES = ("A", "AAAA", "CNAME")
 RECORD_TYPES = (*PROXIED_TYPES, "CAA", "MX", "NS", "SRV", "TXT")
 LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
 HOSTNAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*")
 WRITABLE = {"type", "name", "content", "proxied", "ttl", "comment", "tags", "settings", "priority", "data"}
-SECONDS = (60, 86400)  # of a record's own ttl; 1 is "automatic"
+TTL_SECONDS = (60, 86400)  # the range of a record's ttl (Cloudflare's API description); 1 means automatic
 
 
 def record_for(name: str, address: str) -> dict[str, Any]:
@@ -28,24 +28,18 @@ def record_for(name: str, address: str) -> dict[str, Any]:
         kind = "A" if ipaddress.ip_address(address).version == 4 else "AAAA"
     except ValueError:
         if not HOSTNAME.fullmatch(address.lower()) or re.fullmatch(r"[\d.]+", address):
-            raise ValueError(f"{address!r} is no IP address and no host name") from None
+            raise ValueError(f"{address!r} is neither an IP address nor a host name") from None
         kind = "CNAME"
     return {"type": kind, "name": name, "content": address, "proxied": True}
 
 
-class Records:
+class Records(StoredList):
     """The DNS records of one zone."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @property
-    def all(self) -> list[dict[str, Any]]:
-        """Every record, as the API shows it."""
-        return list(self._store.data["dns"])
+    key = "dns"
 
     def origins(self, host: str) -> list[str]:
-        """Return where the proxied records of `host` point: addresses or host names, or none."""
+        """Return the contents of the proxied records of `host`, if any: IP addresses or host names."""
         name = host.lower()
         return [
             record["content"]
@@ -54,15 +48,15 @@ class Records:
         ]
 
     def put(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replace all records by {type, name, content, proxied}. Raises ValueError and changes nothing."""
-        made: list[dict[str, Any]] = []
+        """Replace all records by {type, name, content, proxied}. Raises ValueError, without a change."""
+        created: list[dict[str, Any]] = []
         for number, record in enumerate(records):
             try:
-                self._add(made, {"proxied": record.get("type") in PROXIED_TYPES, **record})
+                self._add(created, {"proxied": record.get("type") in PROXIED_TYPES, **record})
             except ApiError as error:
-                said = "; ".join([error.message, *(text for _, text in error.chain)])
-                raise ValueError(f"record {number}: {said}") from None
-        self._store.data["dns"] = made
+                message = "; ".join([error.message, *(text for _, text in error.chain)])
+                raise ValueError(f"record {number}: {message}") from None
+        self._store.data["dns"] = created
         self._store.save()
 
     def routes(self, zone: str) -> list[Route]:
@@ -76,8 +70,6 @@ class Records:
             Route(base + r"/(?P<record>[^/]+)", permission, one, "dns"),
         ]
 
-    # What the API does.
-
     def _list(self, call: Call) -> dict[str, Any]:
         keys = ("type", "name", "content", "proxied", "comment")
         wanted = {key: (call.query.get(key) or call.query.get(f"{key}.exact") or "").lower() for key in keys}
@@ -89,7 +81,7 @@ class Records:
         return page(call, found, per_page=100)
 
     def _get(self, call: Call) -> dict[str, Any]:
-        return {"result": _find(self.all, call.found["record"])}
+        return {"result": _find(self.all, call.path_parameters["record"])}
 
     def _create(self, call: Call) -> dict[str, Any]:
         records = self.all
@@ -99,24 +91,24 @@ class Records:
 
     def _overwrite(self, call: Call) -> dict[str, Any]:
         records = self.all
-        record = self._put(records, {**_fields(call.body), "id": call.found["record"]})
+        record = self._put(records, {**_fields(call.body), "id": call.path_parameters["record"]})
         self._replace(records)
         return {"result": record}
 
     def _edit(self, call: Call) -> dict[str, Any]:
         records = self.all
-        record = self._patch(records, {**_fields(call.body), "id": call.found["record"]})
+        record = self._patch(records, {**_fields(call.body), "id": call.path_parameters["record"]})
         self._replace(records)
         return {"result": record}
 
     def _delete(self, call: Call) -> dict[str, Any]:
         records = self.all
-        records.remove(_find(records, call.found["record"]))
+        records.remove(_find(records, call.path_parameters["record"]))
         self._replace(records)
-        return {"result": {"id": call.found["record"]}}
+        return {"result": {"id": call.path_parameters["record"]}}
 
     def _batch(self, call: Call) -> dict[str, Any]:
-        """Do deletes, patches, puts and posts in this order, all of them or none."""
+        """Apply deletes, patches, puts and posts in this order, all of them or none."""
         wanted = _fields(call.body)
         kinds = ("deletes", "patches", "puts", "posts")
         if wanted.keys() - set(kinds) or not all(isinstance(wanted.get(kind, []), list) for kind in kinds):
@@ -138,7 +130,7 @@ class Records:
         self._store.save()
 
     def _add(self, records: list[dict[str, Any]], wanted: Any) -> dict[str, Any]:
-        record = {**self._checked(_fields(wanted), records), "id": identifier()}
+        record = {**self._validated(_fields(wanted), records), "id": identifier()}
         record["created_on"] = record["modified_on"]
         records.append(record)
         return record
@@ -155,37 +147,37 @@ class Records:
     def _change(
         self, records: list[dict[str, Any]], before: dict[str, Any], wanted: dict[str, Any]
     ) -> dict[str, Any]:
-        # Since June 2026 Cloudflare wants a record of another type to be a new one.
+        # Since June 2026 Cloudflare does not change a record's type in place.
         if wanted.get("type") != before["type"]:
             raise _refused(9004, "The record type cannot be changed; delete the record and create a new one.")
         others = [record for record in records if record is not before]
-        after = {**self._checked(wanted, others), "id": before["id"], "created_on": before["created_on"]}
+        after = {**self._validated(wanted, others), "id": before["id"], "created_on": before["created_on"]}
         records[records.index(before)] = after
         return after
 
-    def _checked(self, wanted: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return a record without identifier as it is stored. Raises ApiError with Cloudflare's refusal."""
+    def _validated(self, wanted: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Validate a record and return it as stored, without an identifier. Raises ApiError."""
         if unknown := sorted(wanted.keys() - WRITABLE):
             raise ApiError(400, 9207, f"Request body is invalid: unknown field {unknown[0]}.")
         kind, name, content = wanted.get("type"), wanted.get("name"), wanted.get("content")
         if kind not in RECORD_TYPES:
             known = ", ".join(RECORD_TYPES)
-            raise _refused(9003, f"Invalid 'type' {kind!r}: the emulator keeps {known}.")
+            raise _refused(9003, f"Invalid 'type' {kind!r}: the emulator supports {known}.")
         name = self._name(name)
         if not isinstance(content, str) or not content:
             raise _refused(9020, "Content is required.")
         _check_content(kind, content)
         proxied = wanted.get("proxied", False)
         if not isinstance(proxied, bool):
-            raise _refused(9004, f"proxied is true or false, not {proxied!r}.")
+            raise _refused(9004, f"proxied must be true or false, not {proxied!r}.")
         if proxied and kind not in PROXIED_TYPES:
             raise _refused(9004, "This record type cannot be proxied.")
         ttl = wanted.get("ttl", 1)
         valid = not isinstance(ttl, bool) and isinstance(ttl, int | float)
-        if not valid or not (ttl == 1 or SECONDS[0] <= ttl <= SECONDS[1]):
+        if not valid or not (ttl == 1 or TTL_SECONDS[0] <= ttl <= TTL_SECONDS[1]):
             raise _refused(9021, "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic.")
         if ttl != 1 and proxied:
-            ttl = 1  # Cloudflare decides it for what it proxies
+            ttl = 1  # Cloudflare sets the ttl of proxied records itself
         record = {
             "name": name,
             "type": kind,
@@ -202,11 +194,11 @@ class Records:
         }
         if kind in ("MX", "SRV"):
             record["priority"] = wanted.get("priority", 0)
-        _check_neighbours(record, others)
+        _check_conflicts(record, others)
         return record
 
     def _name(self, name: object) -> str:
-        """Return a record's full name in lower case; @ and names without the zone's get it added."""
+        """Return a record's full name in lower case, with the zone's name added. Raises ApiError."""
         zone = str(self._store.data["name"])
         text = name.lower().rstrip(".") if isinstance(name, str) else ""
         if not text:
@@ -227,10 +219,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _find(records: Sequence[dict[str, Any]], wanted: object) -> dict[str, Any]:
-    found = next((record for record in records if record["id"] == wanted), None)
-    if not found:
-        raise ApiError(404, 81044, "Record does not exist.")
-    return found
+    return find(records, wanted, ApiError(404, 81044, "Record does not exist."))
 
 
 def _refused(code: int, message: str) -> ApiError:
@@ -250,8 +239,8 @@ def _check_content(kind: str, content: str) -> None:
         raise _refused(9007, "Content for CNAME record is invalid.")
 
 
-def _check_neighbours(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a twin, and a CNAME beside addresses of the same name."""
+def _check_conflicts(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
+    """Check a record against the others of its name. Raises ApiError for a duplicate or a CNAME conflict."""
     for other in others:
         if other["name"] != record["name"]:
             continue

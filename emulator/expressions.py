@@ -1,7 +1,7 @@
-"""The rules language, as far as the edge can evaluate it: fields of the request, and, or, xor, not.
+"""The part of Cloudflare's rules language that the edge evaluates.
 
-Comparisons: eq ne lt le gt ge contains wildcard in, each with its symbol; functions: starts_with, ends_with,
-lower, upper, len. What is not here is refused when a rule is written, never ignored when it is obeyed.
+Fields of the request; and, or, xor, not; comparisons: eq ne lt le gt ge contains wildcard in; their symbols;
+functions: starts_with, ends_with, lower, upper, len. Anything else is rejected when a rule is written.
 Grammar: Cloudflare's reference of the Ruleset Engine's language.
 """
 
@@ -12,7 +12,7 @@ import functools
 import ipaddress
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ STRINGS = {
     "http.request.uri", "http.request.uri.path", "http.request.uri.path.extension",
     "http.request.uri.query", "http.user_agent",
 }  # fmt: skip
-# What is known once the origin has answered: for rules of a response's phase alone.
+# Fields of the response: only for rules of the compression phase.
 RESPONSE_STRINGS = {"http.response.content_type.media_type"}
 NUMBERS = {"http.response.code"}
 ADDRESSES = {"ip.src"}
@@ -30,6 +30,12 @@ SYMBOLS = {
     "==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge",
     "&&": "and", "||": "or", "^^": "xor", "!": "not",
 }  # fmt: skip
+# Binary operators from the lowest to the highest precedence, with the result for their operands' results.
+COMBINATIONS: tuple[tuple[str, Callable[[Iterable[bool]], bool]], ...] = (
+    ("or", any),
+    ("xor", lambda results: sum(results) % 2 == 1),
+    ("and", all),
+)
 ORDER = {"lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge}
 TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<symbol>==|!=|<=|>=|&&|\|\||\^\^|[<>!(){},])"""
@@ -42,7 +48,7 @@ Value = Callable[[Facts], Any]
 
 
 class ExpressionError(ValueError):
-    """An expression that can't be parsed or evaluated, in Cloudflare's words."""
+    """An invalid or unsupported expression; the message has Cloudflare's form."""
 
     def __init__(self, text: str, column: int, problem: str) -> None:
         marked = f"Filter parsing error (1:{column + 1}):\n{text}\n{' ' * column}^ {problem}"
@@ -57,9 +63,9 @@ class _Operand:
 
 @functools.lru_cache(maxsize=1024)
 def parse(text: str, of_response: bool = False) -> Test:
-    """Return the test that an expression is; it takes the facts of a request by their fields' names.
+    """Compile an expression into a function of a request's field values by name.
 
-    Raises ExpressionError.
+    `of_response` permits the fields of the response. Raises ExpressionError.
     """
     return _Parser(text, of_response).parse()
 
@@ -82,7 +88,7 @@ class _Parser:
         self._tokens.append(("end", "", end))
 
     def parse(self) -> Test:
-        test = self._either()
+        test = self._combination()
         if self._kind != "end":
             self._fail("unrecognised input")
         return test
@@ -96,56 +102,46 @@ class _Parser:
         kind, text, _ = self._tokens[0]
         return SYMBOLS.get(text, text) if kind in ("symbol", "word") else ""
 
-    def _take(self) -> str:
+    def _advance(self) -> str:
         return self._tokens.pop(0)[1]
 
-    def _took(self, *words: str) -> bool:
+    def _accept(self, *words: str) -> bool:
         if self._word not in words:
             return False
-        self._take()
+        self._advance()
         return True
 
     def _expect(self, word: str) -> None:
-        if not self._took(word):
+        if not self._accept(word):
             self._fail(f'expected "{word}"')
 
     def _fail(self, problem: str) -> Any:
         raise ExpressionError(self._text, self._tokens[0][2], problem)
 
-    # From the weakest to the strongest: or, xor, and, not.
-
-    def _either(self) -> Test:
-        tests = [self._one_of_two()]
-        while self._took("or"):
-            tests.append(self._one_of_two())
-        return tests[0] if len(tests) == 1 else lambda facts: any(test(facts) for test in tests)
-
-    def _one_of_two(self) -> Test:
-        tests = [self._all()]
-        while self._took("xor"):
-            tests.append(self._all())
-        return tests[0] if len(tests) == 1 else lambda facts: sum(test(facts) for test in tests) % 2 == 1
-
-    def _all(self) -> Test:
-        tests = [self._single()]
-        while self._took("and"):
-            tests.append(self._single())
-        return tests[0] if len(tests) == 1 else lambda facts: all(test(facts) for test in tests)
+    def _combination(self, level: int = 0) -> Test:
+        """Parse operands of higher precedence, joined by the binary operator of this level."""
+        if level == len(COMBINATIONS):
+            return self._single()
+        word, combine = COMBINATIONS[level]
+        tests = [self._combination(level + 1)]
+        while self._accept(word):
+            tests.append(self._combination(level + 1))
+        return tests[0] if len(tests) == 1 else lambda facts: combine(test(facts) for test in tests)
 
     def _single(self) -> Test:
-        if self._took("not"):
-            denied = self._single()
-            return lambda facts: not denied(facts)
-        if self._took("("):
-            inner = self._either()
+        if self._accept("not"):
+            negated = self._single()
+            return lambda facts: not negated(facts)
+        if self._accept("("):
+            inner = self._combination()
             self._expect(")")
             return inner
-        if self._took("true"):
+        if self._accept("true"):
             return lambda facts: True
-        if self._took("false"):
+        if self._accept("false"):
             return lambda facts: False
         if self._word in ("starts_with", "ends_with"):
-            return self._affix(self._take())
+            return self._affix(self._advance())
         left = self._operand()
         if left.kind == "flag":
             return lambda facts: bool(left.value(facts))
@@ -167,7 +163,7 @@ class _Parser:
             self._fail("unrecognised input")
         name = self._word
         if name in ("lower", "upper", "len"):
-            self._take()
+            self._advance()
             self._expect("(")
             inner = self._operand()
             if inner.kind != "string":
@@ -182,7 +178,7 @@ class _Parser:
         kind = next((kind for kind, names in groups if name in names), "")
         if not kind:
             self._fail("unknown identifier")
-        self._take()
+        self._advance()
         return _Operand(kind, lambda facts: facts[name])
 
     def _comparison(self, left: _Operand) -> Test:
@@ -190,31 +186,31 @@ class _Parser:
             "string": self._string, "number": self._number, "address": self._network,
         }[left.kind]  # fmt: skip
         value = left.value
-        if self._took("in"):
+        if self._accept("in"):
             self._expect("{")
             items = []
-            while not self._took("}"):
+            while not self._accept("}"):
                 items.append(literal())
             return lambda facts: any(_equal(value(facts), item) for item in items)
-        if self._took("eq"):
+        if self._accept("eq"):
             wanted = literal()
             return lambda facts: _equal(value(facts), wanted)
-        if self._took("ne"):
+        if self._accept("ne"):
             unwanted = literal()
             return lambda facts: not _equal(value(facts), unwanted)
         if left.kind == "number" and self._word in ORDER:
             compare = ORDER[self._word]
-            self._take()
+            self._advance()
             bound = literal()
             return lambda facts: bool(compare(value(facts), bound))
-        if left.kind == "string" and self._took("contains"):
+        if left.kind == "string" and self._accept("contains"):
             part = self._string()
             return lambda facts: part in value(facts)
         if left.kind == "string" and self._word in ("wildcard", "strict"):
-            strict = self._took("strict")
+            strict = self._accept("strict")
             self._expect("wildcard")
             pattern = self._string()
-            # Only * is special to Cloudflare.
+            # Cloudflare gives only * a special meaning.
             glob = re.compile(
                 fnmatch.translate(re.sub(r"([?\[])", r"[\1]", pattern)), 0 if strict else re.IGNORECASE
             )
@@ -224,19 +220,19 @@ class _Parser:
     def _string(self) -> str:
         if self._kind != "string":
             self._fail("expected a string literal")
-        return re.sub(r"\\(.)", r"\1", self._take()[1:-1])
+        return re.sub(r"\\(.)", r"\1", self._advance()[1:-1])
 
     def _number(self) -> int:
         if self._kind != "literal" or not self._tokens[0][1].isdecimal():
             self._fail("expected digits")
-        return int(self._take())
+        return int(self._advance())
 
     def _network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         try:
             network = ipaddress.ip_network(self._tokens[0][1])
         except ValueError:
             self._fail("couldn't parse address in network")
-        self._take()
+        self._advance()
         return network
 
 

@@ -1,4 +1,4 @@
-"""What a test can ask to go wrong with the API's next answers."""
+"""Faults that a test injects into the API's next responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True)
 class Edit:
-    """A write of somebody else's: past the token, and not in the journal."""
+    """A change made as another user: without a token check, and not in the journal."""
 
     method: str
     path: str
@@ -20,27 +20,30 @@ class Edit:
 
     @classmethod
     def read(cls, wanted: object) -> Edit:
-        """Check and read an edit. Raises ValueError naming what is wrong."""
+        """Parse an edit. Raises ValueError naming the invalid field and its value."""
         if not isinstance(wanted, Mapping) or not {"method", "path"} <= wanted.keys() <= {
             "method",
             "path",
             "body",
         }:
-            raise ValueError(f'an edit is {{"method", "path", "body"}}, not {wanted!r}')
+            raise ValueError(f'an edit must be {{"method", "path", "body"}}, not {wanted!r}')
         edit = cls(**wanted)
         if edit.method not in METHODS:
             raise ValueError(f"edit: method {edit.method!r} is not one of {', '.join(METHODS)}")
         if not isinstance(edit.path, str) or not edit.path.startswith("/"):
-            raise ValueError(f"edit: path {edit.path!r} is no path below /client/v4, as /zones/{{zone}}/… is")
+            raise ValueError(
+                f"edit: path {edit.path!r} is not a path below /client/v4 such as /zones/{{zone}}/…"
+            )
         return edit
 
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests that match, after `skip` that are let pass.
+    """A fault for the next `times` requests that match, after `skip` that pass unchanged.
 
-    In this order: `edits` are done as somebody else; with `applied` the request takes effect all the same;
-    `delay` seconds pass; then the connection is cut, or `status` answers in place of the real answer.
+    `path` is a regular expression, searched below /client/v4; an empty `method` matches all. In this order:
+    `edits` are made as another user; with `applied` the request still takes effect; `delay` seconds pass;
+    the connection is cut, or `status`, `headers` and `body` replace the real response.
     """
 
     path: str = ""
@@ -57,36 +60,36 @@ class Fault:
 
     @classmethod
     def read(cls, wanted: Mapping[str, Any]) -> Fault:
-        """Check and read a fault. Raises ValueError naming what is wrong."""
+        """Parse a fault. Raises ValueError naming the invalid field and its value."""
         known = cls.__dataclass_fields__
         if unknown := wanted.keys() - known.keys():
-            raise ValueError(f"a fault takes {', '.join(known)}, not {', '.join(sorted(unknown))}")
+            raise ValueError(f"a fault has the fields {', '.join(known)}, not {', '.join(sorted(unknown))}")
         fault = cls(**wanted)
         if fault.status is not None and not (isinstance(fault.status, int) and 200 <= fault.status <= 599):
-            raise ValueError(f"fault: status {fault.status!r} is no HTTP status from 200 to 599")
+            raise ValueError(f"fault: status {fault.status!r} is not an HTTP status from 200 to 599")
         if not isinstance(fault.delay, int | float) or fault.delay < 0:
-            raise ValueError(f"fault: delay {fault.delay!r} is no number of seconds")
+            raise ValueError(f"fault: delay {fault.delay!r} is not a number of seconds")
         for name, count in (("times", fault.times), ("skip", fault.skip)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise ValueError(f"fault: {name} {count!r} is no number of requests")
+                raise ValueError(f"fault: {name} {count!r} is not a number of requests")
         for name, flag in (("cut", fault.cut), ("applied", fault.applied)):
             if not isinstance(flag, bool):
-                raise ValueError(f"fault: {name} is true or false, not {flag!r}")
+                raise ValueError(f"fault: {name} must be true or false, not {flag!r}")
         if fault.applied and not fault.cut and fault.status is None:
             raise ValueError(
-                "fault: applied needs cut or a status; without them the request is applied anyway"
+                "fault: applied needs cut or a status; without them the request is applied in any case"
             )
         if not isinstance(fault.edits, list):
-            raise ValueError(f"fault: edits are a list, not {fault.edits!r}")
+            raise ValueError(f"fault: edits must be a list, not {fault.edits!r}")
         fault.edits = [Edit.read(edit) for edit in fault.edits]
         try:
             re.compile(fault.path)
         except re.error as error:
-            raise ValueError(f"fault: path {fault.path!r} is no regular expression: {error}") from error
+            raise ValueError(f"fault: path {fault.path!r} is not a regular expression: {error}") from error
         return fault
 
-    def takes(self, method: str, path: str) -> bool:
-        """Tell whether this request is the fault's, and count it."""
+    def matches(self, method: str, path: str) -> bool:
+        """Whether the fault applies to this request, which counts towards `skip` and `times`."""
         if self.times < 1 or self.method not in ("", method) or not re.search(self.path, path):
             return False
         if self.skip:
@@ -96,5 +99,5 @@ class Fault:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """Return the fault as the control API shows it."""
+        """Return the fault for the control API."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Origin CA: certificates for the zone's origin, really signed, which Full (strict) then accepts."""
+"""Origin CA: signed certificates for the zone's origin, which the edge accepts in Full (strict)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,29 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from emulator.certificates import Authority
-from emulator.common import ApiError, Call, Route, Store, identifier, needs, now, page
+from emulator.common import ApiError, Call, Route, Store, StoredList, find, identifier, needs, now, page
 from emulator.dns import HOSTNAME
 
 REQUEST_TYPES: dict[str, type[rsa.RSAPublicKey] | type[ec.EllipticCurvePublicKey]] = {
     "origin-rsa": rsa.RSAPublicKey,
     "origin-ecc": ec.EllipticCurvePublicKey,
 }
-VALIDITIES = (7, 30, 90, 365, 730, 1095, 5475)  # days
-MOST_NAMES = 100
+VALIDITIES = (7, 30, 90, 365, 730, 1095, 5475)  # days (Cloudflare's API description)
+MAX_NAMES = 100
 FOREIGN = (
     "This zone is either not part of your account, or you do not have access to it. Please contact support "
     "if using a multi-user organization."
 )
 
 
-class OriginCa:
-    """The certificates that the origin's authority signed for the zone."""
+class OriginCa(StoredList):
+    """The certificates that the Origin CA signed for the zone, revoked ones too, oldest first."""
+
+    key = "certificates"
 
     def __init__(self, store: Store, authority: Authority) -> None:
-        self._store = store
+        super().__init__(store)
         self._authority = authority
-
-    def clear(self) -> None:
-        """Forget all certificates, as in a fresh zone."""
-        self._store.data["certificates"] = []
-
-    @property
-    def all(self) -> list[dict[str, Any]]:
-        """Every certificate with its state, revoked ones too, oldest first."""
-        return list(self._store.data["certificates"])
 
     def routes(self) -> list[Route]:
         """Return the routes, which are not below the zone's path."""
@@ -66,10 +59,8 @@ class OriginCa:
         return {"result": {"id": found["id"], "revoked_at": found["revoked_at"]}}
 
     def _find(self, call: Call) -> dict[str, Any]:
-        found = next((found for found in self.all if found["id"] == call.found["id"]), None)
-        if not found:
-            raise ApiError(404, 1101, "Failed to read certificate from Database")
-        return found
+        missing = ApiError(404, 1101, "Failed to read certificate from Database")
+        return find(self.all, call.path_parameters["id"], missing)
 
     def _create(self, call: Call) -> dict[str, Any]:
         wanted = call.fields
@@ -84,7 +75,7 @@ class OriginCa:
         names = self._names(names)
         key = _public_key(wanted.get("csr"), kind)
         certificate = self._authority.issue(names, key, days)
-        made = {
+        created = {
             "id": identifier(),
             "certificate": certificate.public_bytes(serialization.Encoding.PEM).decode(),
             "csr": wanted["csr"],
@@ -93,26 +84,26 @@ class OriginCa:
             "requested_validity": days,
             "expires_on": f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} +0000 UTC",
         }
-        self._store.data["certificates"].append(made)
+        self._store.data["certificates"].append(created)
         self._store.save()
-        return {"result": made}
+        return {"result": created}
 
     def _names(self, names: Any) -> list[str]:
-        """Return the names when all are the zone's. Raises ApiError."""
-        if not isinstance(names, list) or not 1 <= len(names) <= MOST_NAMES:
-            raise ApiError(400, 1008, f"hostnames: give 1 to {MOST_NAMES} names")
+        """Return the host names if all belong to the zone. Raises ApiError."""
+        if not isinstance(names, list) or not 1 <= len(names) <= MAX_NAMES:
+            raise ApiError(400, 1008, f"hostnames: give 1 to {MAX_NAMES} names")
         zone = str(self._store.data["name"])
         for name in names:
             if not isinstance(name, str) or not HOSTNAME.fullmatch(name.removeprefix("*.")):
-                raise ApiError(400, 1009, f"{name!r} is no host name")
-            # A wildcard is for the names one level below, so *.example.com is itself of the zone.
+                raise ApiError(400, 1009, f"{name!r} is not a host name")
+            # A wildcard such as *.example.com belongs to the zone too.
             if name != zone and not name.endswith("." + zone):
                 raise ApiError(400, 1010, FOREIGN)
         return names
 
 
 def _public_key(csr: Any, kind: str) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
-    """Return the key of a request that its owner signed. Raises ApiError."""
+    """Return the public key of a valid, self-signed certificate request. Raises ApiError."""
     try:
         request = x509.load_pem_x509_csr(str(csr).encode())
         key = request.public_key()

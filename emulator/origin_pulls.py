@@ -1,4 +1,4 @@
-"""Authenticated Origin Pulls at zone level: the client certificates that the edge shows to the origin."""
+"""Authenticated Origin Pulls at zone level: client certificates that the edge presents to the origin."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from emulator.common import ApiError, Call, Route, Store, identifier, needs, page, timestamp
+from emulator.common import ApiError, Call, Route, Store, find, identifier, needs, page, timestamp
 
-# Between the upload and the moment when the edge has it: "pending_deployment" until then.
+# From the upload until the edge has the certificate, whose status is pending_deployment meanwhile.
 DEPLOY = dt.timedelta(seconds=1)
 
 
 class OriginPulls:
-    """The zone's own client certificates, and whether the edge presents the newest."""
+    """The zone's own client certificates, and the switch that makes the edge present the newest."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def clear(self) -> None:
-        """Forget all of it, as in a fresh zone."""
+        """Remove the certificates and switch off, as in a new zone."""
         self._store.data["origin_pulls"] = {"enabled": False, "certificates": []}
 
     @property
@@ -31,17 +31,17 @@ class OriginPulls:
         return state
 
     def client(self) -> bytes | None:
-        """Return key and certificate as PEM that the edge is to present; None while there is nothing to."""
+        """Return the key and certificate that the edge presents as PEM; None while it presents none."""
         if not self._state["enabled"]:
             return None
-        active = [found for found in self._state["certificates"] if _shown(found)["status"] == "active"]
+        active = [found for found in self._state["certificates"] if _public(found)["status"] == "active"]
         return (active[-1]["private_key"] + "\n" + active[-1]["certificate"]).encode() if active else None
 
     def describe(self) -> dict[str, Any]:
         """Return the switch and the certificates without their keys."""
         return {
             "enabled": self._state["enabled"],
-            "certificates": [_shown(found) for found in self._state["certificates"]],
+            "certificates": [_public(found) for found in self._state["certificates"]],
         }
 
     def routes(self, zone: str) -> list[Route]:
@@ -61,7 +61,7 @@ class OriginPulls:
     def _put_switch(self, call: Call) -> dict[str, Any]:
         enabled = call.fields.get("enabled")
         if not isinstance(enabled, bool):
-            raise ApiError(400, 1400, "enabled is true or false")
+            raise ApiError(400, 1400, "enabled must be true or false")
         self._state["enabled"] = enabled
         self._store.save()
         return self._get_switch(call)
@@ -70,29 +70,26 @@ class OriginPulls:
         return page(call, self.describe()["certificates"][::-1], per_page=50)
 
     def _get(self, call: Call) -> dict[str, Any]:
-        return {"result": _shown(self._find(call))}
+        return {"result": _public(self._find(call))}
 
     def _delete(self, call: Call) -> dict[str, Any]:
         found = self._find(call)
         self._state["certificates"].remove(found)
         self._store.save()
-        return {"result": {**_shown(found), "status": "pending_deletion"}}
+        return {"result": {**_public(found), "status": "pending_deletion"}}
 
     def _find(self, call: Call) -> dict[str, Any]:
-        wanted = call.found["id"]
-        found = next((found for found in self._state["certificates"] if found["id"] == wanted), None)
-        if not found:
-            raise ApiError(404, 1406, "Origin TLS client authentication certificate not found")
-        return found  # type: ignore[no-any-return]
+        missing = ApiError(404, 1406, "Origin TLS client authentication certificate not found")
+        return find(self._state["certificates"], call.path_parameters["id"], missing)
 
     def _upload(self, call: Call) -> dict[str, Any]:
         wanted = call.fields
         certificate = _pair(wanted.get("certificate"), wanted.get("private_key"))
         if any(found["certificate"] == wanted["certificate"] for found in self._state["certificates"]):
-            raise ApiError(409, 1414, "The certificate is there already")
+            raise ApiError(409, 1414, "The certificate already exists")
         issuer = certificate.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
         algorithm = certificate.signature_hash_algorithm
-        made = {
+        created = {
             "id": identifier(),
             "certificate": wanted["certificate"],
             "private_key": wanted["private_key"],
@@ -101,21 +98,21 @@ class OriginPulls:
             "expires_on": timestamp(certificate.not_valid_after_utc),
             "uploaded_on": timestamp(dt.datetime.now(dt.UTC)),
         }
-        self._state["certificates"].append(made)
+        self._state["certificates"].append(created)
         self._store.save()
-        return {"result": _shown(made)}
+        return {"result": _public(created)}
 
 
-def _shown(certificate: dict[str, Any]) -> dict[str, Any]:
-    """Return a certificate as the API shows it: with its state, without its key."""
+def _public(certificate: dict[str, Any]) -> dict[str, Any]:
+    """Return a certificate as the API does: with its status, without its key."""
     uploaded = dt.datetime.fromisoformat(certificate["uploaded_on"])
     deployed = dt.datetime.now(dt.UTC) >= uploaded + DEPLOY
-    shown = {key: value for key, value in certificate.items() if key != "private_key"}
-    return {**shown, "status": "active" if deployed else "pending_deployment"}
+    public = {key: value for key, value in certificate.items() if key != "private_key"}
+    return {**public, "status": "active" if deployed else "pending_deployment"}
 
 
 def _pair(certificate: Any, key: Any) -> x509.Certificate:
-    """Return the certificate when it and the key belong together. Raises ApiError."""
+    """Return the certificate if it is valid and `key` is its private key. Raises ApiError."""
     try:
         loaded = x509.load_pem_x509_certificate(str(certificate).encode())
         private = serialization.load_pem_private_key(str(key).encode(), password=None)

@@ -1,4 +1,4 @@
-"""The address ranges that GET /ips lists: those that the edge connects from, unless a test says others."""
+"""The networks in GET /ips: the addresses that the edge connects from, unless others are configured."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from emulator.common import Call, Route, needs
 from emulator.dns import Records
 
-# Documentation addresses: asking for the way there sends nothing.
-ANYWHERE = ("192.0.2.1", "2001:db8::1")
+# Documentation addresses: connecting a UDP socket to them finds the route and sends nothing.
+ROUTE_TARGETS = ("192.0.2.1", "2001:db8::1")
 
 
 class Ranges:
-    """The ranges with their etag."""
+    """The networks in GET /ips, with their etag."""
 
     def __init__(self, records: Records, fixed: Sequence[str] = ()) -> None:
-        """List `fixed`, or where it is empty the edge's own addresses."""
+        """Use the networks `fixed` (CIDR), or the edge's own addresses if it is empty. Raises ValueError."""
         self._records = records
         self._initial = self._fixed = [str(ipaddress.ip_network(cidr)) for cidr in fixed]
 
     def put(self, wanted: object) -> None:
-        """List these networks; none: the edge's own addresses. Raises ValueError and changes nothing."""
+        """Use these networks; [] for the edge's own addresses. Raises ValueError, without a change."""
         if not isinstance(wanted, list) or not all(isinstance(cidr, str) for cidr in wanted):
-            raise ValueError(f"ranges are a list of networks such as 192.0.2.0/24, not {wanted!r}")
+            raise ValueError(f"ranges must be a list of networks such as 192.0.2.0/24, not {wanted!r}")
         self._fixed = [str(ipaddress.ip_network(cidr)) for cidr in wanted]
 
     def reset(self) -> None:
-        """Return to the ranges of the start."""
+        """Restore the initial networks."""
         self._fixed = self._initial
 
     @property
@@ -39,11 +39,11 @@ class Ranges:
         if self._fixed:
             return list(self._fixed)
         towards = [record["content"] for record in self._records.all if record["type"] in ("A", "AAAA")]
-        own = {address for target in (*ANYWHERE, *towards) if (address := _source(target))}
+        own = {address for target in (*ROUTE_TARGETS, *towards) if (address := _source(target))}
         return sorted(str(ipaddress.ip_network(address)) for address in own)
 
     def routes(self) -> list[Route]:
-        """Return the one route, open to everybody."""
+        """Return the route, which needs no token."""
         return [Route("/ips", needs(), {"GET": self._list}, "ips")]
 
     def _list(self, call: Call) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Ranges:
 
 
 def _source(target: str) -> str | None:
-    """Return the address from which this machine reaches another one; None without a way there."""
+    """Return the local address that packets to `target` would have; None without a route."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,16 +1,16 @@
-"""The rulesets of the zone: one entry point for each phase that the edge obeys, rule by rule as Cloudflare's.
+"""The zone's rulesets: one entry point for each phase that the edge applies, with Cloudflare's versioning.
 
-A write is a new version of the ruleset, and of each rule that it changes. A rule keeps its identifier when a
-write names it by `id` or by `ref`. Codes and messages: what Cloudflare's API was seen to answer.
+A write makes a new version of the ruleset and of each rule that it changes. A rule keeps its identifier when
+a write names it by `id` or by `ref`. Codes and messages are copied from responses of Cloudflare's API.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from emulator.common import ApiError, Call, Route, Store, identifier, now
+from emulator.common import ApiError, Call, Route, Store, StoredList, find, identifier, now
 from emulator.expressions import ExpressionError, Facts, parse
 
 CACHE, CONFIG, COMPRESSION = (
@@ -18,13 +18,13 @@ CACHE, CONFIG, COMPRESSION = (
     "http_config_settings",
     "http_response_compression",
 )
-# Each phase: the token's permission for it, and the one action that its rules have.
+# For each phase the permission that a token needs, and the only action of its rules.
 PHASES = {
     CACHE: ("Cache Rules", "set_cache_settings"),
     CONFIG: ("Config Rules", "set_config"),
     COMPRESSION: ("Response Compression", "compress_response"),
 }
-# How many rules a phase holds, by plan.
+# The maximum number of rules in a phase, by plan (Cloudflare's page "Cache Rules").
 LIMITS = {"free": 10, "pro": 25, "business": 50, "enterprise": 300}
 RULE_FIELDS = {
     "id", "ref", "expression", "action", "action_parameters", "description", "enabled", "logging",
@@ -56,39 +56,38 @@ CACHE_OBJECTS = {
 }  # fmt: skip
 
 
-class Rulesets:
-    """The entry points of the zone's phases."""
+class Rulesets(StoredList):
+    """The entry points of the zone's phases, each with its rules."""
+
+    key = "rulesets"
 
     def __init__(self, store: Store, plan: Callable[[], str]) -> None:
-        self._store = store
+        super().__init__(store)
         self._plan = plan
 
-    def clear(self) -> None:
-        """Forget all of them, as in a fresh zone."""
-        self._store.data["rulesets"] = []
-
-    @property
-    def all(self) -> list[dict[str, Any]]:
-        """Every ruleset with its rules, as the API shows it."""
-        return list(self._store.data["rulesets"])
-
-    def matching(self, phase: str, facts: Facts) -> Iterator[dict[str, Any]]:
-        """Yield the action parameters of the enabled rules of a phase that a request matches, in order."""
+    def parameters(self, phase: str, facts: Facts) -> dict[str, Any]:
+        """Return the action parameters of a phase's enabled rules that match a request; later rules win."""
+        merged: dict[str, Any] = {}
         for ruleset in self.all:
             if ruleset["phase"] == phase:
                 for rule in ruleset["rules"]:
                     if rule["enabled"] and parse(rule["expression"], phase == COMPRESSION)(facts):
-                        yield rule["action_parameters"]
+                        merged.update(rule["action_parameters"])
+        return merged
 
     def routes(self, zone: str) -> list[Route]:
         """Return the routes below the zone's path."""
 
         def by_phase(call: Call) -> Sequence[str]:
-            known = PHASES.get(call.found["phase"])
+            known = PHASES.get(call.path_parameters["phase"])
             return known[:1] if known else [name for name, _ in PHASES.values()]
 
         def by_id(call: Call) -> Sequence[str]:
-            found = [PHASES[ruleset["phase"]][0] for ruleset in self.all if ruleset["id"] == call.found["id"]]
+            found = [
+                PHASES[ruleset["phase"]][0]
+                for ruleset in self.all
+                if ruleset["id"] == call.path_parameters["id"]
+            ]
             return found or [name for name, _ in PHASES.values()]
 
         def by_any(call: Call) -> Sequence[str]:
@@ -110,27 +109,25 @@ class Rulesets:
             ),
         ]
 
-    # Rulesets.
-
     def _list(self, call: Call) -> dict[str, Any]:
         return {"result": [{k: v for k, v in ruleset.items() if k != "rules"} for ruleset in self.all]}
 
     def _create(self, call: Call) -> dict[str, Any]:
-        """Make the ruleset of a phase that has none."""
-        _known(call.body, RULESET_FIELDS | {"kind", "phase"})
+        """Create the ruleset of a phase that has none."""
+        _check_fields(call.body, RULESET_FIELDS | {"kind", "phase"})
         wanted = call.fields
         kind, phase, name = wanted.pop("kind", ""), wanted.pop("phase", ""), wanted.get("name")
-        said = f"'{kind}' is not a valid value for kind"
+        message = f"'{kind}' is not a valid value for kind"
         if kind != "zone":
-            raise ApiError(400, 20217, said, pointer="/kind")
+            raise ApiError(400, 20217, message, pointer="/kind")
         if phase not in PHASES:
             raise ApiError(400, 10002, f"'{phase}' is not a valid value for phase", pointer="/phase")
         if not isinstance(name, str) or not name:
             raise _invalid(name, "name", "/name")
         if any(ruleset["phase"] == phase for ruleset in self.all):
-            said += f" because exceeded maximum number of zone rulesets for phase {phase}"
-            raise ApiError(400, 20217, said, pointer="/kind")
-        return self._write(Call(call.found, call.query, wanted), _fresh(phase))
+            message += f" because exceeded maximum number of zone rulesets for phase {phase}"
+            raise ApiError(400, 20217, message, pointer="/kind")
+        return self._write(Call(call.path_parameters, call.query, wanted), _empty_ruleset(phase))
 
     def _entrypoint(self, call: Call) -> dict[str, Any]:
         phase = _phase(call)
@@ -142,7 +139,7 @@ class Rulesets:
     def _put_entrypoint(self, call: Call) -> dict[str, Any]:
         phase = _phase(call)
         found = next((ruleset for ruleset in self.all if ruleset["phase"] == phase), None)
-        return self._write(call, found or _fresh(phase))
+        return self._write(call, found or _empty_ruleset(phase))
 
     def _get(self, call: Call) -> dict[str, Any]:
         return {"result": self._find(call)}
@@ -157,15 +154,12 @@ class Rulesets:
         return {}
 
     def _find(self, call: Call) -> dict[str, Any]:
-        wanted = call.found["id"]
-        found = next((ruleset for ruleset in self.all if ruleset["id"] == wanted), None)
-        if not found:
-            raise ApiError(404, 10001, f'could not find ruleset "{wanted}"')
-        return found
+        wanted = call.path_parameters["id"]
+        return find(self.all, wanted, ApiError(404, 10001, f'could not find ruleset "{wanted}"'))
 
     def _write(self, call: Call, before: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace a ruleset by the body's; without rules there, it keeps those it has."""
-        _known(call.body, RULESET_FIELDS)
+        """Replace a ruleset by the body; without rules in the body it keeps its own."""
+        _check_fields(call.body, RULESET_FIELDS)
         wanted = call.fields
         after: dict[str, Any] = {
             **before,
@@ -182,7 +176,7 @@ class Rulesets:
         return self._commit(call, after)
 
     def _commit(self, call: Call, ruleset: dict[str, Any]) -> dict[str, Any]:
-        """Check a ruleset as a whole, store it as a new version and return it; null for a dry run."""
+        """Validate a ruleset, store it as a new version and return it; a dry run returns null."""
         limit = LIMITS[self._plan()]
         if len(ruleset["rules"]) > limit:
             raise ApiError(
@@ -207,25 +201,23 @@ class Rulesets:
         self._store.save()
         return {"result": ruleset}
 
-    # Rules.
-
     def _add_rule(self, call: Call) -> dict[str, Any]:
         ruleset = copy.deepcopy(self._find(call))
-        position, wanted = _split(call)
+        position, wanted = _split_position(call)
         if "id" in wanted:
             raise ApiError(400, 10012, 'invalid JSON: unknown field "id"', pointer="/id")
-        # A new rule's ref must be its own: only _commit decides whether it is.
+        # _commit checks that the new rule's ref is unique.
         rule = self._rule(ruleset["phase"], wanted, [], "")
         rules = ruleset["rules"]
-        rules.insert(len(rules) if position is None else _place(position, rules), rule)
+        rules.insert(len(rules) if position is None else _index(position, rules), rule)
         return self._commit(call, ruleset)
 
     def _change_rule(self, call: Call) -> dict[str, Any]:
-        """Replace a rule by the body's, or move it where the body has a position; both are one version."""
+        """Replace a rule by the body, or move it if the body has a position; both make one version."""
         ruleset = copy.deepcopy(self._find(call))
         rules = ruleset["rules"]
         before = _find_rule(call, rules)
-        position, wanted = _split(call)
+        position, wanted = _split_position(call)
         after = before
         if wanted or position is None:
             after = self._rule(ruleset["phase"], {**wanted, "id": before["id"]}, [before], "")
@@ -234,7 +226,7 @@ class Rulesets:
             rules[place] = after
         else:
             rules.remove(before)
-            rules.insert(_place(position, rules), after)
+            rules.insert(_index(position, rules), after)
         return self._commit(call, ruleset)
 
     def _remove_rule(self, call: Call) -> dict[str, Any]:
@@ -243,8 +235,8 @@ class Rulesets:
         return self._commit(call, ruleset)
 
     def _rule(self, phase: str, wanted: Any, kept: list[dict[str, Any]], pointer: str) -> dict[str, Any]:
-        """Check a rule and return it as it is stored; takes from `kept` the one that it continues."""
-        _known(wanted, RULE_FIELDS, pointer)
+        """Validate a rule and return it as stored; removes from `kept` the rule that it replaces."""
+        _check_fields(wanted, RULE_FIELDS, pointer)
         before = next(
             (
                 rule
@@ -262,9 +254,9 @@ class Rulesets:
             )
         action = PHASES[phase][1]
         if wanted.get("action") != action:
-            said = f"'{wanted.get('action', '')}' is not a valid value for action"
+            message = f"'{wanted.get('action', '')}' is not a valid value for action"
             raise ApiError(
-                400, 20016, f"{said} because it is not allowed in the phase {phase}",
+                400, 20016, f"{message} because it is not allowed in the phase {phase}",
                 pointer=f"{pointer}/action",
             )  # fmt: skip
         _check_expression(wanted.get("expression"), phase, pointer)
@@ -293,8 +285,8 @@ class Rulesets:
         return rule
 
 
-def _fresh(phase: str) -> dict[str, Any]:
-    """Return a ruleset of no rules that is not stored yet."""
+def _empty_ruleset(phase: str) -> dict[str, Any]:
+    """Return a new ruleset without rules, not stored yet."""
     return {
         "id": identifier(), "name": "default", "description": "", "kind": "zone", "phase": phase,
         "version": "0", "rules": [],
@@ -302,25 +294,22 @@ def _fresh(phase: str) -> dict[str, Any]:
 
 
 def _phase(call: Call) -> str:
-    phase = call.found["phase"]
+    phase = call.path_parameters["phase"]
     if phase not in PHASES:
         raise ApiError(400, 10002, f"'{phase}' is not a valid value for phase")
     return phase
 
 
 def _find_rule(call: Call, rules: list[dict[str, Any]]) -> dict[str, Any]:
-    wanted = call.found["rule"]
-    found = next((rule for rule in rules if rule["id"] == wanted), None)
-    if not found:
-        raise ApiError(404, 10003, f'could not find rule "{wanted}" in ruleset "{call.found["id"]}"')
-    return found
+    wanted, ruleset = call.path_parameters["rule"], call.path_parameters["id"]
+    return find(rules, wanted, ApiError(404, 10003, f'could not find rule "{wanted}" in ruleset "{ruleset}"'))
 
 
-def _split(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Return where a rule is to go, and the rule."""
+def _split_position(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return the position that a body gives a rule, if any, and the rule itself. Raises ApiError."""
     wanted = call.fields
     if call.body != wanted:
-        raise ApiError(400, 10012, "invalid JSON: the body is no object")
+        raise ApiError(400, 10012, "invalid JSON: the body is not an object")
     position = wanted.pop("position", None)
     if position is not None and (
         not isinstance(position, dict)
@@ -332,8 +321,8 @@ def _split(call: Call) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     return position, wanted
 
 
-def _place(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> int:
-    """Return the index that a position means among the other rules."""
+def _index(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> int:
+    """Return the index of a position among the other rules. Raises ApiError."""
     if "index" in position:
         if not 1 <= position["index"] <= len(rules) + 1:
             raise _invalid(position["index"], "index", "/position/index")
@@ -347,7 +336,7 @@ def _place(position: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> i
     return place + (key == "after")
 
 
-def _known(value: Any, fields: set[str], pointer: str = "") -> None:
+def _check_fields(value: Any, fields: set[str], pointer: str = "") -> None:
     if not isinstance(value, dict):
         raise ApiError(400, 10012, "invalid JSON: not an object", pointer=pointer)
     if unknown := sorted(value.keys() - fields):
@@ -373,7 +362,7 @@ def _check_expression(text: object, phase: str, pointer: str) -> None:
 
 
 def _check_config(parameters: Any, pointer: str) -> None:
-    _known(parameters, CONFIG_FLAGS | CONFIG_WORDS.keys() | CONFIG_SWITCHES | {"autominify"}, pointer)
+    _check_fields(parameters, CONFIG_FLAGS | CONFIG_WORDS.keys() | CONFIG_SWITCHES | {"autominify"}, pointer)
     if not parameters:
         raise ApiError(400, 20021, "action parameters are required for set_config", pointer=pointer)
     for name, value in parameters.items():
@@ -386,7 +375,7 @@ def _check_config(parameters: Any, pointer: str) -> None:
 
 def _check_cache(parameters: Any, pointer: str) -> None:
     others = {"additional_cacheable_ports", "read_timeout"}
-    _known(parameters, CACHE_FLAGS | CACHE_OBJECTS | others, pointer)
+    _check_fields(parameters, CACHE_FLAGS | CACHE_OBJECTS | others, pointer)
     if not parameters:
         raise ApiError(400, 20021, "action parameters are required for set_cache_settings", pointer=pointer)
     for name, value in parameters.items():
@@ -407,7 +396,7 @@ def _check_ttl(ttl: Mapping[str, Any], pointer: str) -> None:
 
 
 def _check_compression(parameters: Any, pointer: str) -> None:
-    _known(parameters, {"algorithms"}, pointer)
+    _check_fields(parameters, {"algorithms"}, pointer)
     algorithms = parameters.get("algorithms")
     if not isinstance(algorithms, list) or not algorithms:
         raise ApiError(400, 20021, "algorithms are required for compress_response", pointer=pointer)

@@ -1,6 +1,6 @@
-"""What Cloudflare's GraphQL API tells of the edge's requests: httpRequestsAdaptiveGroups, by hour.
+"""The edge's requests in Cloudflare's GraphQL API: httpRequestsAdaptiveGroups, by hour.
 
-A request is counted once it has ended, so a WebSocket shows only after it closed, at the hour it began in.
+A request is counted once it has ended, so a WebSocket appears only after it closed, in the hour it began.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import graphql
 
 from emulator.common import ApiError, Call, Route, needs, now
 
-# How far back and how wide a query may reach, by plan: what the free plan's users are told.
-WIDEST = {"free": dt.timedelta(days=1)}
-REMEMBERED = 200_000
+# The widest time range of a query by plan: the limit in Cloudflare's error message on the free plan.
+MAX_RANGE = {"free": dt.timedelta(days=1)}
+MAX_RECORDS = 200_000
 SCHEMA = graphql.build_schema("""
     scalar Time
     scalar string
@@ -59,8 +59,8 @@ SCHEMA = graphql.build_schema("""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Requests of one kind: when they began, what they asked for, how the edge answered, how many."""
+class RequestRecord:
+    """Requests with the same start time, HTTP status, host and path, and their number."""
 
     time: dt.datetime
     status: int
@@ -70,46 +70,46 @@ class Seen:
 
 
 class Traffic:
-    """The requests that have ended, and the query for them."""
+    """The requests that have ended, and the GraphQL query over them."""
 
     def __init__(self, zone_id: str, plan: Callable[[], str], permitted: Callable[[], bool]) -> None:
         self._zone_id = zone_id
         self._plan = plan
         self._permitted = permitted
-        self._seen: deque[Seen] = deque(maxlen=REMEMBERED)
+        self._records: deque[RequestRecord] = deque(maxlen=MAX_RECORDS)
 
     def clear(self) -> None:
-        """Forget all requests."""
-        self._seen.clear()
+        """Remove all requests."""
+        self._records.clear()
 
-    def add(self, seen: Seen) -> None:
+    def add(self, record: RequestRecord) -> None:
         """Count a request that has ended."""
-        self._seen.append(seen)
+        self._records.append(record)
 
     def put(self, wanted: list[dict[str, Any]]) -> None:
-        """Replace all by {time, status, count, host, path}. Raises ValueError and changes nothing."""
-        made = []
+        """Replace all requests by {time, status, count, host, path}. Raises ValueError, without a change."""
+        created = []
         for number, item in enumerate(wanted):
             try:
-                seen = Seen(**{**item, "time": _time(item["time"])})
+                record = RequestRecord(**{**item, "time": _time(item["time"])})
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"request {number}: {error!r}; give time (ISO 8601), status, count, host, path"
+                    f"request {number}: {error!r}: give time (ISO 8601), status, count, host, path"
                 ) from None
-            made.append(seen)
-        self._seen.clear()
-        self._seen.extend(made)
+            created.append(record)
+        self._records.clear()
+        self._records.extend(created)
 
     def routes(self) -> list[Route]:
-        """Return the one route. GraphQL says in its answer what a token may not see, so it needs nothing."""
+        """Return the route. It needs no permission: GraphQL reports missing permissions in its response."""
         return [Route("/graphql", needs(), {"POST": self._query}, "graphql")]
 
     def _query(self, call: Call) -> dict[str, Any]:
-        """Answer a query as GraphQL does: HTTP 200 with data or errors, without Cloudflare's envelope."""
+        """Execute a query; the response has data or errors, without Cloudflare's envelope."""
         wanted = call.fields
         if not isinstance(wanted.get("query"), str):
-            raise ApiError(400, 1000, "the body has no query")
-        done = graphql.graphql_sync(
+            raise ApiError(400, 1000, "the body must contain a query")
+        result = graphql.graphql_sync(
             SCHEMA,
             wanted["query"],
             root_value={"viewer": {"zones": self._zones}},
@@ -122,14 +122,14 @@ class Traffic:
                 "path": [str(step) for step in error.path] if error.path else None,
                 "extensions": {"timestamp": now()},
             }
-            for error in done.errors or []
+            for error in result.errors or []
         ]
-        return {"data": None if errors else done.data, "errors": errors or None}
+        return {"data": None if errors else result.data, "errors": errors or None}
 
     def _zones(
         self, info: graphql.GraphQLResolveInfo[Any], filter: Mapping[str, Any] | None = None, limit: int = 1
     ) -> list[dict[str, Any]]:
-        """Return the zone that the filter names, where the token may read its analytics."""
+        """Return the zone that the filter names, if the token may read its analytics."""
         tags = (filter or {}).get("zoneTag_in") or [(filter or {}).get("zoneTag")]
         if tags != [self._zone_id] or not self._permitted():
             raise graphql.GraphQLError(f"zones {' '.join(map(str, tags))} not authorized for this token")
@@ -142,20 +142,20 @@ class Traffic:
         filter: Mapping[str, Any] | None = None,
         orderBy: list[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Return the counted requests by the dimensions that the query asks for."""
+        """Return the numbers of requests, grouped by the dimensions that the query selects."""
         wanted = filter or {}
-        self._check_width(wanted)
-        asked = _dimensions(info)
+        self._check_range(wanted)
+        dimensions = _dimensions(info)
         counts: Counter[tuple[tuple[str, Any], ...]] = Counter()
-        for seen in self._seen:
-            if _fits(seen, wanted):
-                shown = {
-                    "datetimeHour": f"{seen.time:%Y-%m-%dT%H}:00:00Z",
-                    "edgeResponseStatus": seen.status,
-                    "clientRequestHTTPHost": seen.host,
-                    "clientRequestPath": seen.path,
+        for record in self._records:
+            if _matches(record, wanted):
+                fields = {
+                    "datetimeHour": f"{record.time:%Y-%m-%dT%H}:00:00Z",
+                    "edgeResponseStatus": record.status,
+                    "clientRequestHTTPHost": record.host,
+                    "clientRequestPath": record.path,
                 }
-                counts[tuple((name, shown[name]) for name in shown if name in asked)] += seen.count
+                counts[tuple((name, fields[name]) for name in fields if name in dimensions)] += record.count
         groups: list[dict[str, Any]] = [
             {"count": count, "dimensions": dict(key)} for key, count in counts.items()
         ]
@@ -167,48 +167,48 @@ class Traffic:
             )
         return groups[:limit]
 
-    def _check_width(self, wanted: Mapping[str, Any]) -> None:
+    def _check_range(self, wanted: Mapping[str, Any]) -> None:
         start = next((_time(wanted[key]) for key in ("datetime_geq", "datetime_gt") if key in wanted), None)
         end = next((_time(wanted[key]) for key in ("datetime_leq", "datetime_lt") if key in wanted), None)
         if start is None:
             raise graphql.GraphQLError("filter: give datetime_geq or datetime_gt")
         width = (end or dt.datetime.now(dt.UTC)) - start
-        widest = WIDEST.get(self._plan(), dt.timedelta(days=3))
-        if width > widest:
+        max_range = MAX_RANGE.get(self._plan(), dt.timedelta(days=3))
+        if width > max_range:
             raise graphql.GraphQLError(
-                f"zone {self._zone_id!r} cannot request a time range wider than {widest}, this is {width}"
+                f"zone {self._zone_id!r} cannot request a time range wider than {max_range}, this is {width}"
             )
 
 
 def _time(text: str) -> dt.datetime:
-    """Read an ISO 8601 time with its zone. Raises ValueError."""
+    """Parse an ISO 8601 time with its time zone and return it in UTC. Raises ValueError."""
     time = dt.datetime.fromisoformat(text)
     if time.tzinfo is None:
-        raise ValueError(f"{text!r} has no time zone; write it with Z")
+        raise ValueError(f"{text!r} has no time zone: append Z for UTC")
     return time.astimezone(dt.UTC)
 
 
-def _fits(seen: Seen, wanted: Mapping[str, Any]) -> bool:
-    """Tell whether requests are among those that a filter wants."""
+def _matches(record: RequestRecord, wanted: Mapping[str, Any]) -> bool:
+    """Whether a record matches a filter of the query."""
     tests: dict[str, Callable[[Any], bool]] = {
-        "AND": lambda filters: all(_fits(seen, part) for part in filters),
-        "datetime_geq": lambda time: seen.time >= _time(time),
-        "datetime_gt": lambda time: seen.time > _time(time),
-        "datetime_leq": lambda time: seen.time <= _time(time),
-        "datetime_lt": lambda time: seen.time < _time(time),
-        "edgeResponseStatus": lambda status: seen.status == status,
-        "edgeResponseStatus_in": lambda statuses: seen.status in statuses,
-        "clientRequestHTTPHost": lambda host: seen.host == host,
-        "clientRequestPath": lambda path: seen.path == path,
-        "clientRequestPath_like": lambda pattern: fnmatch.fnmatchcase(seen.path, pattern.replace("%", "*")),
-        # Every request here comes from a visitor, as Cloudflare calls it.
+        "AND": lambda filters: all(_matches(record, part) for part in filters),
+        "datetime_geq": lambda time: record.time >= _time(time),
+        "datetime_gt": lambda time: record.time > _time(time),
+        "datetime_leq": lambda time: record.time <= _time(time),
+        "datetime_lt": lambda time: record.time < _time(time),
+        "edgeResponseStatus": lambda status: record.status == status,
+        "edgeResponseStatus_in": lambda statuses: record.status in statuses,
+        "clientRequestHTTPHost": lambda host: record.host == host,
+        "clientRequestPath": lambda path: record.path == path,
+        "clientRequestPath_like": lambda pattern: fnmatch.fnmatchcase(record.path, pattern.replace("%", "*")),
+        # Cloudflare's name for a request by a visitor, as all are here.
         "requestSource": lambda source: source == "eyeball",
     }
     return all(tests[key](value) for key, value in wanted.items() if value is not None)
 
 
 def _dimensions(info: graphql.GraphQLResolveInfo[Any]) -> set[str]:
-    """Return the names of the dimensions that a query asks for."""
+    """Return the names of the dimensions that a query selects."""
     names = set()
     for field in info.field_nodes:
         for part in field.selection_set.selections if field.selection_set else ():

@@ -1,4 +1,4 @@
-"""The zone: its settings and plan, the rules that Cloudflare applies to them, and what else belongs to it."""
+"""The zone: its plan and settings with their constraints, and its DNS, rulesets and certificates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLANS = {
     "enterprise": "Enterprise Website",
 }
 ON_OFF = ("on", "off")
-# The operators that a name filter of the zone list takes, as in name=contains:example.
+# Operators of the zone list's name filter, as in name=contains:example.
 NAME_FILTERS: dict[str, Callable[[str, str], bool]] = {
     "equal": str.__eq__,
     "not_equal": str.__ne__,
@@ -34,17 +34,17 @@ Value = str | int | float
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What one zone setting accepts: its default, its values or bounds, and the plan that may change it."""
+class Setting:
+    """A zone setting: its default, its values or bounds, and the lowest plan that can change it."""
 
     default: Value
     values: tuple[Value, ...] = ON_OFF
     bounds: tuple[float, float] | None = None
     plan: str = "free"
-    refusal: tuple[int, str] = (1057, "{id} cannot be modified for this zone")
+    not_editable: tuple[int, str] = (1057, "{id} cannot be modified for this zone")
 
     def accepts(self, value: object) -> bool:
-        """Tell whether `value` is one of the setting's; JSON booleans are no numbers."""
+        """Whether `value` is valid; JSON booleans are not numbers."""
         if self.bounds:
             return (
                 isinstance(value, int | float)
@@ -54,52 +54,52 @@ class Rule:
         return value in self.values
 
 
-# The defaults of a free zone, except for the three that break the site of the guide: ssl flexible,
+# The defaults of a new zone, except for three that break the site of the deployment guide: ssl flexible,
 # WebSockets off, Rocket Loader on. Names, values and plans: Cloudflare's published API description.
-SETTINGS: dict[str, Rule] = {
-    "0rtt": Rule("off"),
-    "always_online": Rule("off"),
-    "always_use_https": Rule("off"),
-    "automatic_https_rewrites": Rule("on"),
-    "browser_cache_ttl": Rule(14400, bounds=(0, 31536000)),
-    "browser_check": Rule("on"),
-    "cache_level": Rule("aggressive", ("aggressive", "basic", "simplified")),
-    "development_mode": Rule("off"),
-    "early_hints": Rule("off"),
-    "email_obfuscation": Rule("on"),
-    "hotlink_protection": Rule("off"),
-    "http2": Rule("on", plan="pro"),
-    "http3": Rule("off"),
-    "ip_geolocation": Rule("on"),
-    "ipv6": Rule("on"),
-    "max_upload": Rule(100, (*range(100, 501, 25), 1000), plan="business"),
-    "min_tls_version": Rule("1.0", ("1.0", "1.1", "1.2", "1.3")),
-    "opportunistic_encryption": Rule("on"),
-    "orange_to_orange": Rule(
+SETTINGS: dict[str, Setting] = {
+    "0rtt": Setting("off"),
+    "always_online": Setting("off"),
+    "always_use_https": Setting("off"),
+    "automatic_https_rewrites": Setting("on"),
+    "browser_cache_ttl": Setting(14400, bounds=(0, 31536000)),
+    "browser_check": Setting("on"),
+    "cache_level": Setting("aggressive", ("aggressive", "basic", "simplified")),
+    "development_mode": Setting("off"),
+    "early_hints": Setting("off"),
+    "email_obfuscation": Setting("on"),
+    "hotlink_protection": Setting("off"),
+    "http2": Setting("on", plan="pro"),
+    "http3": Setting("off"),
+    "ip_geolocation": Setting("on"),
+    "ipv6": Setting("on"),
+    "max_upload": Setting(100, (*range(100, 501, 25), 1000), plan="business"),
+    "min_tls_version": Setting("1.0", ("1.0", "1.1", "1.2", "1.3")),
+    "opportunistic_encryption": Setting("on"),
+    "orange_to_orange": Setting(
         "off", plan="enterprise",
-        refusal=(1024, "It is not possible to change Orange To Orange settings for this zone."),
+        not_editable=(1024, "It is not possible to change Orange To Orange settings for this zone."),
     ),
-    "polish": Rule("off", ("off", "lossless", "lossy"), plan="pro"),
-    "proxy_read_timeout": Rule(125, bounds=(0.05, 6000), plan="enterprise"),
-    "response_buffering": Rule("off", plan="enterprise"),
-    "rocket_loader": Rule("on"),
-    "security_level": Rule("medium", ("off", "essentially_off", "low", "medium", "high", "under_attack")),
-    "sort_query_string_for_cache": Rule("off", plan="enterprise"),
-    "ssl": Rule("flexible", ("off", "flexible", "full", "strict")),
-    "ssl_automatic_mode": Rule("auto", ("auto", "custom")),
-    "tls_1_3": Rule("on", ("on", "off", "zrt")),
-    "tls_client_auth": Rule("off"),
-    "true_client_ip_header": Rule(
+    "polish": Setting("off", ("off", "lossless", "lossy"), plan="pro"),
+    "proxy_read_timeout": Setting(125, bounds=(0.05, 6000), plan="enterprise"),
+    "response_buffering": Setting("off", plan="enterprise"),
+    "rocket_loader": Setting("on"),
+    "security_level": Setting("medium", ("off", "essentially_off", "low", "medium", "high", "under_attack")),
+    "sort_query_string_for_cache": Setting("off", plan="enterprise"),
+    "ssl": Setting("flexible", ("off", "flexible", "full", "strict")),
+    "ssl_automatic_mode": Setting("auto", ("auto", "custom")),
+    "tls_1_3": Setting("on", ("on", "off", "zrt")),
+    "tls_client_auth": Setting("off"),
+    "true_client_ip_header": Setting(
         "off", plan="enterprise",
-        refusal=(1025, "It is not possible to change Visitor IP settings for this zone."),
+        not_editable=(1025, "It is not possible to change Visitor IP settings for this zone."),
     ),
-    "websockets": Rule("off"),
+    "websockets": Setting("off"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Fresh:
-    """What a zone starts from, and returns to by a reset."""
+    """The state that a zone starts with and that a reset restores."""
 
     name: str
     plan: str = "free"
@@ -108,44 +108,44 @@ class Fresh:
 
 
 class Zone:
-    """One zone with its rules. Every change is written to its file before it is answered."""
+    """One zone. Every change is written to its file before the response."""
 
-    def __init__(self, file: Path, fresh: Fresh) -> None:
-        """Read the zone from `file`, or make it from `fresh`. Authorities lie beside it.
+    def __init__(self, file: Path, defaults: Fresh) -> None:
+        """Read the zone from `file`, or create it from `defaults`; its authorities are in the same folder.
 
-        Raises ValueError when the file holds another zone or no zone, or `fresh` has a value out of range.
+        Raises ValueError when the file does not hold this zone, or when `defaults` has an invalid value.
         """
-        self._fresh = fresh
+        self._defaults = defaults
         self.store = Store(file)
         self.dns = Records(self.store)
         self.rulesets = Rulesets(self.store, lambda: self.plan)
         authority = Authority.load_or_create(file.parent, "origin-ca", "Origin CA")
         self.origin_ca = OriginCa(self.store, authority)
         self.origin_pulls = OriginPulls(self.store)
-        if not self.store.load(fresh.name):
+        if not self.store.load(defaults.name):
             self.reset()
 
     def reset(self) -> None:
-        """Return to the fresh zone; its identifiers stay."""
+        """Restore the initial state and keep the identifiers."""
         kept = self.store.data
         self.store.data = {
             "id": kept.get("id", identifier()),
             "account_id": kept.get("account_id", identifier()),
-            "name": self._fresh.name,
+            "name": self._defaults.name,
             "created_on": kept.get("created_on", now()),
-            "plan": self._fresh.plan,
+            "plan": self._defaults.plan,
             "settings": {},
         }
         for part in (self.rulesets, self.origin_ca, self.origin_pulls):
             part.clear()
-        self.put_settings(self._fresh.settings)
-        self.dns.put([record_for(self._fresh.name, origin) for origin in self._fresh.origins])
+        self.put_settings(self._defaults.settings)
+        self.dns.put([record_for(self._defaults.name, origin) for origin in self._defaults.origins])
 
     @property
     def _state(self) -> dict[str, Any]:
         return self.store.data
 
-    # What both the API and the edge read.
+    # Read by the API and the edge.
 
     @property
     def id(self) -> str:
@@ -163,17 +163,17 @@ class Zone:
         return str(self._state["plan"])
 
     def value(self, setting: str) -> Value:
-        """Return a setting's value. Raises KeyError for a name that Cloudflare does not know."""
+        """Return a setting's value. Raises KeyError for an unknown name."""
         entry = self._state["settings"].get(setting, {})
         value: Value = entry.get("value", SETTINGS[setting].default)
         return value
 
     def on(self, setting: str) -> bool:
-        """Tell whether an on/off setting is on."""
+        """Whether an on/off setting is on."""
         return self.value(setting) == "on"
 
     def describe(self) -> dict[str, Any]:
-        """Return the zone as the API shows it."""
+        """Return the zone as the API does."""
         state = self._state
         account = {"id": state["account_id"], "name": "Emulated account"}
         return {
@@ -213,10 +213,10 @@ class Zone:
             },
         }
 
-    # What the API does, with Cloudflare's refusals.
+    # The API, with Cloudflare's errors.
 
     def routes(self, zone: str) -> list[Route]:
-        """Return the routes of the zone itself and of all that belongs to it, below the zone's path."""
+        """Return the routes of the zone and its parts; `zone` is the path of a zone, a regular expression."""
         anything = needs("Zone", "Zone Settings", "DNS", "SSL and Certificates", "Analytics")
         settings = {"GET": self._get_setting, "PATCH": self._set_setting}
         return [
@@ -266,13 +266,13 @@ class Zone:
         return page(call, zones, per_page=20)
 
     def _get_setting(self, call: Call) -> dict[str, Any]:
-        return {"result": self.setting(call.found["name"])}
+        return {"result": self.setting(call.path_parameters["name"])}
 
     def _set_setting(self, call: Call) -> dict[str, Any]:
-        return {"result": self.change_setting(call.found["name"], call.fields.get("value"))}
+        return {"result": self.change_setting(call.path_parameters["name"], call.fields.get("value"))}
 
     def setting(self, setting: str) -> dict[str, Any]:
-        """Return a setting as the API shows it. Raises ApiError 1006 for an unknown name."""
+        """Return a setting as the API does. Raises ApiError 1006 for an unknown name."""
         if setting not in SETTINGS:
             raise ApiError(400, 1006, f"Unrecognized zone setting name: {setting}")
         entry = self._state["settings"].get(setting, {})
@@ -290,13 +290,13 @@ class Zone:
         return result
 
     def change_setting(self, setting: str, value: object) -> dict[str, Any]:
-        """Set a setting as the API does and return it.
+        """Change a setting as the API does and return it.
 
-        Raises ApiError: 1006 unknown name, 1024, 1025 or 1057 not modifiable on this plan, 1007 or 1008
+        Raises ApiError: 1006 unknown name; 1024, 1025 or 1057 not modifiable on this plan; 1007 or 1008
         invalid value.
         """
         if not self.setting(setting)["editable"]:
-            code, message = SETTINGS[setting].refusal
+            code, message = SETTINGS[setting].not_editable
             raise ApiError(400, code, message.format(id=setting))
         if not SETTINGS[setting].accepts(value):
             if setting == "ssl_automatic_mode":
@@ -308,9 +308,9 @@ class Zone:
         return self.setting(setting)
 
     def argo(self) -> dict[str, Any]:
-        """Return Argo Smart Routing as the API shows it. Raises ApiError 1015 on the free plan.
+        """Return Argo Smart Routing as the API does. Raises ApiError 1015 on the free plan.
 
-        Cloudflare sells it apart from the plan; here every paid plan has it.
+        Cloudflare sells it separately; here every paid plan includes it.
         """
         if self.plan == "free":
             raise ApiError(401, 1015, "Zone is not entitled to use Argo Smart Routing")
@@ -318,7 +318,7 @@ class Zone:
         return {"result": {"id": "smart_routing", "editable": True, **entry}}
 
     def change_argo(self, value: object) -> dict[str, Any]:
-        """Turn Argo on or off and return it. Raises ApiError: 1015 as argo() does, 1007 for another value."""
+        """Turn Argo on or off and return it. Raises ApiError: 1015 as argo() does, 1007 invalid value."""
         self.argo()
         if value not in ON_OFF:
             raise ApiError(400, 1007, "Invalid value for zone setting smart_routing")
@@ -330,34 +330,37 @@ class Zone:
         plans = list(PLANS)
         return plans.index(self.plan) >= plans.index(SETTINGS[setting].plan)
 
-    # What a test or a demo sets directly, past plan and token.
+    # For tests and demos, without the checks of plan and token.
 
     def put_settings(self, settings: Mapping[str, Any]) -> None:
-        """Set values, or {"value":…, "editable":…}, past the plan. Raises ValueError and changes nothing."""
+        """Set values or {"value", "editable"}, whatever the plan. Raises ValueError, without a change."""
         changes: dict[str, dict[str, Any]] = {}
         for name, wanted in settings.items():
             if name not in SETTINGS:
-                raise ValueError(f"setting {name!r} is unknown; known are {', '.join(SETTINGS)}")
+                raise ValueError(f"setting {name!r} is unknown; known: {', '.join(SETTINGS)}")
             change = dict(wanted) if isinstance(wanted, Mapping) else {"value": wanted}
             if unknown := change.keys() - {"value", "editable"}:
                 raise ValueError(
                     f"setting {name!r} takes value and editable, not {', '.join(sorted(unknown))}"
                 )
-            rule = SETTINGS[name]
-            if "value" in change and not rule.accepts(change["value"]):
-                allowed = rule.bounds and f"a number from {rule.bounds[0]:g} to {rule.bounds[1]:g}"
-                allowed = allowed or "one of " + ", ".join(map(str, rule.values))
+            setting = SETTINGS[name]
+            if "value" in change and not setting.accepts(change["value"]):
+                bounds = setting.bounds
+                allowed = bounds and f"a number from {bounds[0]:g} to {bounds[1]:g}"
+                allowed = allowed or "one of " + ", ".join(map(str, setting.values))
                 raise ValueError(f"setting {name!r} takes {allowed}, not {change['value']!r}")
             if not isinstance(change.get("editable", True), bool):
-                raise ValueError(f"setting {name!r}: editable is true or false, not {change['editable']!r}")
+                raise ValueError(
+                    f"setting {name!r}: editable must be true or false, not {change['editable']!r}"
+                )
             changes[name] = change
         for name, change in changes.items():
             self._state["settings"].setdefault(name, {}).update(change, modified_on=now())
         self.store.save()
 
     def put_plan(self, plan: str) -> None:
-        """Move the zone to another plan. Raises ValueError for a plan that does not exist."""
+        """Move the zone to another plan. Raises ValueError for an unknown plan."""
         if plan not in PLANS:
-            raise ValueError(f"plan {plan!r} is unknown; known are {', '.join(PLANS)}")
+            raise ValueError(f"plan {plan!r} is unknown; known: {', '.join(PLANS)}")
         self._state["plan"] = plan
         self.store.save()

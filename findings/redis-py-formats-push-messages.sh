@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# redis-py 8.1.0 with hiredis 3.5.0: each message of a Pub/Sub connection under RESP3 (the default) is turned into text
-# for a debug line, although the logger is not enabled for DEBUG: the text is made before logging is asked.
+# redis-py 8.1.0 with hiredis 3.5.0: under RESP3 (the default), each message of a Pub/Sub connection is formatted for a
+# debug line although the logger is not enabled for DEBUG: the text is formatted before the logger's level is checked.
 #
-# Behaviour: for a message of 1 MB the text is made once for each message. Who receives thousands a second pays for it;
-# `protocol=2` in the client's arguments takes another path without it.
+# Effect: each message is formatted once, whatever its size, which costs a client that receives thousands per second.
+# `protocol=2` in the client's arguments takes a code path that does not format.
 #
 # Output seen on 2026-11-27 (Python 3.11):
-#   logger enabled for DEBUG: False; texts made for 3 messages: 3
+#   logger enabled for DEBUG: False; texts formatted for 3 messages: 3
 #
-# Exit status 0 while that holds, 1 when a release behaves otherwise.
+# Exit status: 0 while this holds, 1 if a release behaves differently.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -40,6 +40,6 @@ async def receive():
 
 asyncio.run(receive())
 enabled = logging.getLogger("push_response").isEnabledFor(logging.DEBUG)
-print(f"logger enabled for DEBUG: {enabled}; texts made for 3 messages: {made}")
+print(f"logger enabled for DEBUG: {enabled}; texts formatted for 3 messages: {made}")
 sys.exit(0 if (enabled, made) == (False, 3) else 1)
 PYTHON

@@ -1,4 +1,4 @@
-"""What routes have in common: who asks, and from which page."""
+"""Dependencies shared by routes: the signed-in user and the page's origin."""
 
 from typing import Annotated
 
@@ -17,9 +17,9 @@ async def signed_in(request: Request) -> str:
 
 
 def own_origin(request: Request) -> None:
-    """Refuse a page of another site to change anything. Raises HTTPException 403.
+    """Refuse changes requested by pages of other sites. Raises HTTPException 403.
 
-    Browsers always name the page's origin here; programs that aren't browsers may leave it out.
+    Browsers always send Origin with such requests; other clients may omit it.
     """
     origin = request.headers.get("origin")
     if origin is not None and origin not in state_of(request).settings.allowed_origins:

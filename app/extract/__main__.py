@@ -31,7 +31,7 @@ def extract(kind: str, path: Path) -> str:
             break
     if not found.getvalue().strip():
         raise Refused(
-            "The file holds no text; it may be a scan. Upload a version whose text can be selected."
+            "The file contains no text; it may be a scan. Upload a version whose text can be selected."
         )
     return unicodedata.normalize("NFC", found.getvalue().translate(_PLAIN))
 
@@ -44,15 +44,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kind, path = sys.argv[1:]
     try:
-        answer = extract(kind, Path(path))
+        output = extract(kind, Path(path))
     except Refused as refused:
-        answer = str(refused)
+        output = str(refused)
     except MemoryError:
-        answer = TOO_MUCH
+        output = TOO_MUCH
     else:
-        sys.stdout.buffer.write(answer.encode("utf-8", "replace"))
+        sys.stdout.buffer.write(output.encode("utf-8", "replace"))
         return
-    sys.stdout.buffer.write(answer.encode())
+    sys.stdout.buffer.write(output.encode())
     sys.exit(REFUSED)
 
 

@@ -25,11 +25,11 @@ def read(path: Path) -> Iterator[str]:
     """Yield the text of each page of a PDF, then that of its form fields and links. Raises Refused."""
     try:
         reader = PdfReader(path)
-        # Many PDFs are locked against printing only, and open with an empty password.
+        # Many PDFs are encrypted only to restrict printing, and open with an empty password.
         if reader.is_encrypted and not reader.decrypt(""):
-            raise Refused("The PDF is protected by a password. Upload it without one.")
+            raise Refused("The PDF is protected by a password. Upload a version without one.")
         if len(reader.pages) > PAGES_LIMIT:
-            raise Refused(f"The PDF has more than {PAGES_LIMIT} pages. Upload the CV alone.")
+            raise Refused(f"The PDF has more than {PAGES_LIMIT} pages. Upload only the CV.")
         for number, page in enumerate(reader.pages):
             text = _composed(_page_text(page, number == 0).translate(_LIGATURES))
             yield text

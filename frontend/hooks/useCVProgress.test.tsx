@@ -36,7 +36,7 @@ afterEach(async () => {
   vi.restoreAllMocks();
 });
 
-function answer(status: number, body: unknown) {
+function respond(status: number, body: unknown) {
   const fetch = vi.fn(async () => new Response(JSON.stringify(body), { status }));
   vi.stubGlobal("fetch", fetch);
   return fetch;
@@ -65,8 +65,8 @@ async function mount(userId = "ada"): Promise<void> {
   });
 }
 
-it("loads the state, connects after it and applies what comes", async () => {
-  answer(200, { last_event_id: "5", batches: [batch] });
+it("loads the state, resumes from it and applies the events", async () => {
+  respond(200, { last_event_id: "5", batches: [batch] });
   await mount("ada/b");
   expect(current).toMatchObject({ batches: [batch], lastEventId: "5", connection: "connecting" });
   // Strict mode mounts twice; the first connection must not survive.
@@ -76,7 +76,7 @@ it("loads the state, connects after it and applies what comes", async () => {
   await act(async () => {
     FakeWebSocket.last.accept();
     const { cvs: _, ...summary } = batch;
-    FakeWebSocket.last.say({
+    FakeWebSocket.last.deliver({
       id: "6",
       type: "batch_progress",
       time: "2026-11-24T10:00:01Z",
@@ -91,31 +91,31 @@ it("loads the state, connects after it and applies what comes", async () => {
   });
 
   await act(async () =>
-    FakeWebSocket.last.say({ type: "resync", snapshot: { last_event_id: "90", batches: [] } }),
+    FakeWebSocket.last.deliver({ type: "resync", snapshot: { last_event_id: "90", batches: [] } }),
   );
   expect(current).toMatchObject({ batches: [], lastEventId: "90" });
 
-  await act(async () => FakeWebSocket.last.end(1012));
+  await act(async () => FakeWebSocket.last.drop(1012));
   expect(current?.connection).toBe("reconnecting");
 });
 
 it("shows an uploaded batch before its first event", async () => {
-  answer(200, { last_event_id: "5", batches: [] });
+  respond(200, { last_event_id: "5", batches: [] });
   await mount();
   await act(async () => current?.addBatch(batch));
   expect(current).toMatchObject({ batches: [batch], lastEventId: "5" });
 });
 
-it.each([4401, 4403])("tells when the server refuses the session with %d", async (code) => {
-  answer(200, { last_event_id: "5", batches: [] });
+it.each([4401, 4403])("reports that the server refused the session with %d", async (code) => {
+  respond(200, { last_event_id: "5", batches: [] });
   await mount();
-  await act(async () => FakeWebSocket.last.accept().end(code));
+  await act(async () => FakeWebSocket.last.accept().drop(code));
   expect(current?.connection).toBe("closed");
   expect(refusals).toBe(1);
 });
 
-it("does not connect, and tells, when the session is gone before the state is loaded", async () => {
-  const fetch = answer(401, { detail: "Not signed in." });
+it("does not connect, and reports it, when the session has ended before the state is loaded", async () => {
+  const fetch = respond(401, { detail: "Not signed in." });
   await mount();
   expect(current?.connection).toBe("closed");
   expect(refusals).toBe(1);
@@ -125,18 +125,18 @@ it("does not connect, and tells, when the session is gone before the state is lo
   expect(FakeWebSocket.all).toHaveLength(0);
 });
 
-it("tries again when the state cannot be loaded", async () => {
+it("retries when the state cannot be loaded", async () => {
   vi.spyOn(console, "error").mockImplementation(() => undefined);
-  answer(502, "<html>");
+  respond(502, "<html>");
   await mount();
   expect(current?.connection).toBe("connecting");
-  answer(200, { last_event_id: "5", batches: [batch] });
+  respond(200, { last_event_id: "5", batches: [batch] });
   await act(async () => vi.advanceTimersByTimeAsync(1_000));
   expect(current?.batches).toEqual([batch]);
 });
 
-it("closes the connection when the page part goes", async () => {
-  answer(200, { last_event_id: "5", batches: [] });
+it("closes the connection when the component unmounts", async () => {
+  respond(200, { last_event_id: "5", batches: [] });
   await mount();
   await act(async () => {
     FakeWebSocket.last.accept();

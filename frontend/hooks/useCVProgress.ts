@@ -13,15 +13,15 @@ import { ReconnectingWebSocket, type ConnectionState } from "@/utils/websocket";
 
 export interface UseCVProgress extends ProgressState {
   readonly connection: ConnectionState;
-  /** Puts the batch that an upload was answered with on the page, before its first event. */
+  /** Shows a batch that was just uploaded, before its first event. */
   readonly addBatch: (batch: Batch) => void;
 }
 
 /**
- * One person's batches, live: the state over HTTP once, then every event after it.
+ * One user's batches, live: the state is loaded once over HTTP, then every event after it is applied.
  *
- * @param userId whose events; must be the signed-in user. Give the component a `key` of it, so that a change starts anew.
- * @param onRefused called when the server refuses the session (missing, expired, another user's); the connection is `closed`
+ * @param userId the signed-in user. Use it as the component's `key`, so that a change of user resets the state.
+ * @param onRefused called when the server refuses the session (missing, expired, another user's): state `closed`
  */
 export function useCVProgress(userId: string, onRefused: () => void): UseCVProgress {
   const [state, dispatch] = useReducer(progressReducer, initialState);

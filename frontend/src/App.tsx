@@ -5,22 +5,22 @@ import { SignIn } from "@/src/SignIn";
 import { Workspace } from "@/src/Workspace";
 import { getSession, type Session } from "@/utils/api";
 
-/** Milliseconds between two tries while the server does not say who is signed in. */
-const RETRY = 3_000;
+/** Milliseconds between two attempts to load the session. */
+const RETRY_INTERVAL = 3_000;
 
 export function App() {
-  const { session, problem, ask } = useSession();
+  const { session, problem, refresh } = useSession();
   const userId = session?.userId ?? null;
 
   useEffect(() => {
     if (userId !== null) return undefined;
-    // Somebody who signed in elsewhere and comes back to this tab needs no reload.
-    window.addEventListener("focus", ask);
-    return () => window.removeEventListener("focus", ask);
-  }, [userId, ask]);
+    // The user may have signed in in another tab.
+    window.addEventListener("focus", refresh);
+    return () => window.removeEventListener("focus", refresh);
+  }, [userId, refresh]);
 
   if (session !== null && userId !== null) {
-    return <Workspace key={userId} userId={userId} demoSignIn={session.demoSignIn} onSessionChange={ask} />;
+    return <Workspace key={userId} userId={userId} demoSignIn={session.demoSignIn} onSessionChange={refresh} />;
   }
   return (
     <main className="gate">
@@ -28,47 +28,47 @@ export function App() {
         <Brand />
         {session === null ? (
           <output className="muted">
-            {problem === "" ? "One moment…" : `${problem} This page asks again by itself.`}
+            {problem === "" ? "Loading…" : `${problem} Retrying automatically.`}
           </output>
         ) : (
-          <SignIn demo={session.demoSignIn} onSignedIn={ask} />
+          <SignIn demo={session.demoSignIn} onSignedIn={refresh} />
         )}
       </div>
     </main>
   );
 }
 
-/** Who is signed in, asked at the start and whenever `ask` is called; `problem` says why there is no answer. */
+/** The session, loaded at the start and on `refresh`. `problem` is a message for the user when loading failed. */
 function useSession() {
   const [session, setSession] = useState<Session | null>(null);
   const [problem, setProblem] = useState("");
-  const asking = useRef<AbortController>(null);
+  const request = useRef<AbortController>(null);
 
   const load = useCallback(async () => {
-    asking.current?.abort();
-    asking.current = new AbortController();
-    const { signal } = asking.current;
+    request.current?.abort();
+    request.current = new AbortController();
+    const { signal } = request.current;
     try {
-      const answer = await getSession(signal);
+      const loaded = await getSession(signal);
       if (signal.aborted) return;
-      setSession(answer);
+      setSession(loaded);
       setProblem("");
     } catch (error) {
       if (!signal.aborted) setProblem(error instanceof Error ? error.message : String(error));
     }
   }, []);
-  const ask = useCallback(() => void load(), [load]);
+  const refresh = useCallback(() => void load(), [load]);
 
   useEffect(() => {
-    ask();
-    return () => asking.current?.abort();
-  }, [ask]);
+    refresh();
+    return () => request.current?.abort();
+  }, [refresh]);
 
   useEffect(() => {
     if (problem === "") return undefined;
-    const timer = setInterval(ask, RETRY);
+    const timer = setInterval(refresh, RETRY_INTERVAL);
     return () => clearInterval(timer);
-  }, [problem, ask]);
+  }, [problem, refresh]);
 
-  return { session, problem, ask };
+  return { session, problem, refresh };
 }

@@ -16,24 +16,21 @@ export const BatchCard = memo(function BatchCard({ batch }: { readonly batch: Ba
   return (
     <section
       className="card batch"
-      data-testid="batch"
-      data-batch-id={batch.batch_id}
-      data-status={batch.status}
-      data-progress={batch.progress}
+      {...dataAttributes("batch", batch.batch_id, batch)}
       aria-labelledby={`batch-${batch.batch_id}`}
     >
       <header className="batch-head">
         <h2 id={`batch-${batch.batch_id}`}>{batch.total === 1 ? "1 CV" : `${batch.total} CVs`}</h2>
         <time className="muted" dateTime={batch.created_at}>
-          {moment(batch.created_at)}
+          {localTime(batch.created_at)}
         </time>
         <span className="batch-state">
           {running && `${finished} of ${batch.total} finished`}
-          {/* Always here and filled once, so that a screen reader says the outcome and nothing in between. */}
+          {/* Always present and filled once, so that a screen reader announces only the outcome. */}
           <output data-failed={batch.failed > 0}>{running ? "" : outcome(batch)}</output>
         </span>
       </header>
-      {running && <progress value={batch.progress} max={100} aria-label="Progress of all" />}
+      {running && <progress value={batch.progress} max={100} aria-label="Progress of the batch" />}
       <ul className="cvs">
         {batch.cvs.map((cv) => (
           <CVRow key={cv.cv_id} cv={cv} />
@@ -46,15 +43,9 @@ export const BatchCard = memo(function BatchCard({ batch }: { readonly batch: Ba
 const CVRow = memo(function CVRow({ cv }: { readonly cv: CV }) {
   const running = cv.status !== "done" && cv.status !== "failed";
   return (
-    <li
-      className="cv"
-      data-testid="cv"
-      data-cv-id={cv.cv_id}
-      data-status={cv.status}
-      data-progress={cv.progress}
-    >
+    <li className="cv" {...dataAttributes("cv", cv.cv_id, cv)}>
       <span className="kind" aria-hidden="true">
-        {kind(cv.filename)}
+        {extension(cv.filename)}
       </span>
       <div className="cv-body">
         <div className="cv-head">
@@ -76,11 +67,21 @@ const CVRow = memo(function CVRow({ cv }: { readonly cv: CV }) {
   );
 });
 
+/** What the style sheet and the tests select by. */
+function dataAttributes(kind: "batch" | "cv", id: string, { status, progress }: Batch | CV) {
+  return {
+    "data-testid": kind,
+    [`data-${kind}-id`]: id,
+    "data-status": status,
+    "data-progress": progress,
+  };
+}
+
 function Result({ result: { name, email, phone, skills } }: { readonly result: CVResult }) {
   return (
     <dl className="result" data-testid="cv-result">
       <Field label="Name" value={name} />
-      <Field label="E-mail" value={email} href={`mailto:${email}`} />
+      <Field label="Email" value={email} href={`mailto:${email}`} />
       <Field label="Phone" value={phone} href={`tel:${phone?.replaceAll(/[^+\d]/gu, "")}`} />
       <div className="skills">
         <dt>Skills</dt>
@@ -129,7 +130,7 @@ function outcome({ total, done, failed }: Batch): string {
   return `${done} finished, ${failed} failed`;
 }
 
-function kind(filename: string): string {
+function extension(filename: string): string {
   const ending = filename.split(".").pop() ?? "";
   return ending === filename || ending.length > 4 ? "?" : ending.toUpperCase();
 }
@@ -139,8 +140,8 @@ function bytes(size: number): string {
   return `${(size / 1_000_000).toFixed(1)} MB`;
 }
 
-/** The time alone for today, else with its day. */
-function moment(iso: string): string {
+/** The time, with the date unless it is today. */
+function localTime(iso: string): string {
   const date = new Date(iso);
   const today = date.toDateString() === new Date().toDateString();
   return date.toLocaleString("en-GB", { ...(today ? {} : { dateStyle: "medium" }), timeStyle: "short" });

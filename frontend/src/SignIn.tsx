@@ -12,7 +12,7 @@ export function SignIn({ demo, onSignedIn }: { readonly demo: boolean; readonly 
       <>
         <h1>You are not signed in</h1>
         <p className="muted">
-          Sign in where you usually do, then come back to this tab. It notices by itself.
+          Sign in as usual, then return to this tab. It updates automatically.
         </p>
         <button type="button" className="button" onClick={onSignedIn}>
           Check again
@@ -39,7 +39,7 @@ export function SignIn({ demo, onSignedIn }: { readonly demo: boolean; readonly 
   return (
     <form className="sign-in" data-testid="sign-in" onSubmit={(event) => void submit(event)}>
       <h1>Welcome</h1>
-      <p className="muted">This is a demo. Any name will do, and there is no password.</p>
+      <p className="muted">This is a demo: use any name, no password needed.</p>
       <label htmlFor={field}>Your name</label>
       <input
         id={field}

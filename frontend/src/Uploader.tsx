@@ -6,12 +6,12 @@ import type { Batch } from "@/utils/progress";
 interface Upload {
   readonly key: number;
   readonly files: readonly File[];
-  /** The part that is sent, 0 to 1. */
+  /** The fraction that was sent, 0 to 1. */
   readonly sent: number;
-  /** A sentence when it failed, else empty. */
+  /** A message for the user when it failed, else empty. */
   readonly problem: string;
-  /** Whether the same files may pass another time. */
-  readonly transient: boolean;
+  /** Whether uploading the same files again may succeed. */
+  readonly retryable: boolean;
 }
 
 interface UploaderProps {
@@ -30,9 +30,9 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
     async (files: readonly File[]) => {
       if (files.length === 0) return;
       const key = (lastKey.current += 1);
-      const change = (what: Partial<Upload>) =>
-        setUploads((all) => all.map((one) => (one.key === key ? { ...one, ...what } : one)));
-      setUploads((all) => [...all, { key, files, sent: 0, problem: "", transient: false }]);
+      const change = (changes: Partial<Upload>) =>
+        setUploads((all) => all.map((one) => (one.key === key ? { ...one, ...changes } : one)));
+      setUploads((all) => [...all, { key, files, sent: 0, problem: "", retryable: false }]);
       try {
         onUploaded(await uploadBatch(files, (sent) => change({ sent })));
         drop(key);
@@ -40,7 +40,7 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
         const status = error instanceof ApiError ? error.status : 0;
         change({
           problem: error instanceof Error ? error.message : String(error),
-          transient: status < 400 || status === 429 || status >= 500,
+          retryable: status < 400 || status === 429 || status >= 500,
         });
         if (status === 401) onSignedOut();
       }
@@ -58,7 +58,7 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
         </svg>
         <span className="drop-title">
           {dragging ? (
-            "Let go to add them"
+            "Drop to upload"
           ) : (
             <>
               Drop CVs here, or <u>choose files</u>
@@ -66,7 +66,7 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
           )}
         </span>
         <span id={hint} className="muted">
-          PDF, Word (.docx) or plain text, several at once
+          PDF, Word (.docx) or plain text; several files at once
         </span>
         <input
           className="visually-hidden"
@@ -78,21 +78,21 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
           data-testid="file-input"
           onChange={({ currentTarget }) => {
             void start([...(currentTarget.files ?? [])]);
-            // So that choosing the same file again is a change again.
+            // Choosing the same file again must fire a change event.
             currentTarget.value = "";
           }}
         />
       </label>
       <ul className="uploads">
-        {uploads.map(({ key, files, sent, problem, transient }) => (
+        {uploads.map(({ key, files, sent, problem, retryable }) => (
           <li key={key} className="card upload" data-testid="upload" data-failed={problem !== ""}>
             <span className="upload-files">{fileNames(files)}</span>
             {problem === "" ? (
               <>
                 <span className="muted">
-                  {sent < 1 ? `Sending, ${Math.floor(sent * 100)} %` : "Checking"}
+                  {sent < 1 ? `Uploading, ${Math.floor(sent * 100)}%` : "Checking"}
                 </span>
-                <progress value={sent} aria-label={`Sending ${fileNames(files)}`} />
+                <progress value={sent} aria-label={`Uploading ${fileNames(files)}`} />
               </>
             ) : (
               <>
@@ -100,7 +100,7 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
                   {problem}
                 </p>
                 <span className="actions">
-                  {transient && (
+                  {retryable && (
                     <button
                       type="button"
                       className="button quiet"
@@ -131,7 +131,7 @@ function fileNames(files: readonly File[]): string {
   return others.length === 0 ? first.name : `${first.name} and ${others.length} more`;
 }
 
-/** Takes files that are dropped anywhere on the page: beside the target the browser would leave the page for them. */
+/** Accepts files dropped anywhere on the page: outside the drop zone the browser would navigate to the file. */
 function useFileDrop(onFiles: (files: readonly File[]) => void): boolean {
   const [dragging, setDragging] = useState(false);
   const latest = useRef(onFiles);
@@ -151,7 +151,7 @@ function useFileDrop(onFiles: (files: readonly File[]) => void): boolean {
     window.addEventListener("dragover", over, { signal });
     window.addEventListener(
       "dragleave",
-      // Null when the pointer left the window, not just one element for another.
+      // Null when the pointer left the window, not just one element.
       ({ relatedTarget }) => relatedTarget === null && setDragging(false),
       { signal },
     );

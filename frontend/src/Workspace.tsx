@@ -16,21 +16,22 @@ const CONNECTION_LABEL: Record<ConnectionState, string> = {
   closed: "Stopped",
 };
 
-/** Said only when a state lasts: most losses are over before anybody could read about them. */
+/** Shown only when a state lasts: most losses are over before a notice could be read. */
 const CONNECTION_NOTICE: Record<ConnectionState, string> = {
-  connecting: "Connecting. Your CVs will show in a moment.",
+  connecting: "Connecting. Your CVs will appear in a moment.",
   live: "",
-  reconnecting: "The connection was lost. What you sent is still being read; this page catches up by itself.",
+  reconnecting: "The connection was lost. Processing continues, and this page will catch up automatically.",
   offline:
-    "You seem to be offline. What you sent is still being read; this page catches up when you are back.",
+    "You seem to be offline. Processing continues, and this page will catch up when you are back online.",
   closed: "The server refused live updates for this session.",
 };
+/** Milliseconds. */
 const NOTICE_AFTER = 2_000;
 
 interface WorkspaceProps {
   readonly userId: string;
   readonly demoSignIn: boolean;
-  /** The session ended or may have: ask the server who is signed in. */
+  /** Called when the session has ended or may have. */
   readonly onSessionChange: () => void;
 }
 
@@ -51,7 +52,7 @@ function Connected({
   useTitle(batches);
 
   const [problem, setProblem] = useState("");
-  const leave = async () => {
+  const onSignOut = async () => {
     try {
       await signOut();
       onSessionChange();
@@ -69,7 +70,7 @@ function Connected({
         </span>
         <span className="who">{userId}</span>
         {demoSignIn && (
-          <button type="button" className="button quiet" onClick={() => void leave()}>
+          <button type="button" className="button quiet" onClick={() => void onSignOut()}>
             Sign out
           </button>
         )}
@@ -90,7 +91,7 @@ function Connected({
         <Uploader onUploaded={addBatch} onSignedOut={onSessionChange} />
         {batches.length === 0 && lastEventId !== "" && (
           <p className="empty muted">
-            Nothing here yet. The CVs you add show up here and fill in as they are read.
+            No CVs yet. The ones you upload appear here and are updated as they are processed.
           </p>
         )}
         {batches.map((batch) => (
@@ -101,7 +102,7 @@ function Connected({
   );
 }
 
-/** The value once it has stayed the same for so many milliseconds; `live` ends a notice at once. */
+/** The state once it has not changed for this many milliseconds; `live` at once. */
 function useSettled(connection: ConnectionState, milliseconds: number): ConnectionState {
   const [settled, setSettled] = useState<ConnectionState>("live");
   useEffect(() => {
@@ -111,11 +112,11 @@ function useSettled(connection: ConnectionState, milliseconds: number): Connecti
   return settled;
 }
 
-/** Tells the progress in the tab, for people who look at another one meanwhile. */
+/** Shows the progress in the tab's title. */
 function useTitle(batches: readonly Batch[]): void {
   const running = batches.filter(({ status }) => status === "processing");
   const percent = running.reduce((sum, { progress }) => sum + progress, 0) / Math.max(running.length, 1);
-  const title = running.length === 0 ? "screen-flow" : `${Math.floor(percent)} % · screen-flow`;
+  const title = running.length === 0 ? "screen-flow" : `${Math.floor(percent)}% · screen-flow`;
   useEffect(() => {
     document.title = title;
     return () => {

@@ -4,7 +4,7 @@ import { ApiError, getBatches, getSession, signIn, signOut } from "@/utils/api";
 
 const { signal } = new AbortController();
 
-function answer(status: number, body: unknown) {
+function respond(status: number, body: unknown) {
   const text = typeof body === "string" ? body : JSON.stringify(body);
   const fetch = vi.fn(async () => new Response(status === 204 ? null : text, { status }));
   vi.stubGlobal("fetch", fetch);
@@ -12,18 +12,18 @@ function answer(status: number, body: unknown) {
 }
 
 describe("session", () => {
-  it("tells who is signed in", async () => {
-    answer(200, { user_id: "ada", demo_sign_in: true });
+  it("returns who is signed in", async () => {
+    respond(200, { user_id: "ada", demo_sign_in: true });
     expect(await getSession(signal)).toEqual({ userId: "ada", demoSignIn: true });
   });
 
-  it.each([true, false])("takes 401 for an answer: nobody, form %s", async (demo) => {
-    answer(401, { detail: "Not signed in.", demo_sign_in: demo });
+  it.each([true, false])("treats 401 as nobody signed in (demo sign-in %s)", async (demo) => {
+    respond(401, { detail: "Not signed in.", demo_sign_in: demo });
     expect(await getSession(signal)).toEqual({ userId: null, demoSignIn: demo });
   });
 
   it("signs in and out", async () => {
-    const fetch = answer(204, "");
+    const fetch = respond(204, "");
     await signIn("ada");
     await signOut();
     expect(fetch.mock.calls).toEqual([
@@ -36,32 +36,32 @@ describe("session", () => {
   });
 });
 
-describe("a failure", () => {
+describe("error", () => {
   it.each([
     [422, { detail: "user_id is empty: give a name." }, "user_id is empty: give a name."],
     [
       413,
       "<html>413 Request Entity Too Large</html>",
-      "These files are too large together. Send fewer at once.",
+      "The files are too large. Upload fewer at a time.",
     ],
-    [429, "", "That was a lot at once. Wait a moment, then try again."],
-    [502, "<html>", "The server is not available just now (502)."],
-    [401, {}, "You are not signed in any more. Sign in again."],
+    [429, "", "Too many requests. Wait a moment, then try again."],
+    [502, "<html>", "The server is temporarily unavailable (502)."],
+    [401, {}, "Your session has ended. Sign in again."],
     [418, { detail: [{ loc: ["body"] }] }, "The server refused the request (418)."],
-    [200, "<html>", "The server's answer could not be read. Try again in a moment."],
-  ])("of %d is a sentence", async (status, body, sentence) => {
-    answer(status, body);
-    await expect(getBatches(signal)).rejects.toEqual(new ApiError(status, sentence));
+    [200, "<html>", "The server sent an unexpected response. Try again in a moment."],
+  ])("message for %d", async (status, body, message) => {
+    respond(status, body);
+    await expect(getBatches(signal)).rejects.toEqual(new ApiError(status, message));
   });
 
-  it("of the network is a sentence", async () => {
+  it("message for a network failure", async () => {
     vi.stubGlobal("fetch", vi.fn().mockRejectedValue(new TypeError("Failed to fetch")));
     await expect(signOut()).rejects.toEqual(
-      new ApiError(0, "The server cannot be reached. Check your network."),
+      new ApiError(0, "The server can't be reached. Check your network connection."),
     );
   });
 
-  it("of the caller's own abort stays what it is", async () => {
+  it("is passed on unchanged after the caller's abort", async () => {
     const aborted = new DOMException("aborted", "AbortError");
     vi.stubGlobal("fetch", vi.fn().mockRejectedValue(aborted));
     await expect(getBatches(AbortSignal.abort())).rejects.toBe(aborted);

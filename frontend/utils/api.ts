@@ -1,4 +1,4 @@
-/** The api over HTTP. Every function rejects with an ApiError whose message is a sentence for people. */
+/** The HTTP api. Every function rejects with an ApiError whose message can be shown to the user. */
 
 import type { Batch, BatchesSnapshot } from "@/utils/progress";
 
@@ -7,7 +7,7 @@ const BATCHES = "/api/v1/cv-processing/batches";
 
 export class ApiError extends Error {
   override readonly name = "ApiError";
-  /** The HTTP status; 0 when no answer came. */
+  /** The HTTP status; 0 when there was no response. */
   readonly status: number;
 
   constructor(status: number, message: string) {
@@ -17,16 +17,16 @@ export class ApiError extends Error {
 }
 
 export interface Session {
-  /** Null when nobody is signed in. */
+  /** Null when not signed in. */
   readonly userId: string | null;
-  /** Whether the server has a sign-in form of its own. */
+  /** Whether the demo sign-in is enabled. */
   readonly demoSignIn: boolean;
 }
 
 export async function getSession(signal: AbortSignal): Promise<Session> {
-  const answer = await send("GET", SESSION, { signal });
-  if (answer.status !== 401) requireSuccess(answer);
-  const { user_id, demo_sign_in } = json<{ user_id?: string; demo_sign_in: boolean }>(answer);
+  const reply = await send("GET", SESSION, { signal });
+  if (reply.status !== 401) requireSuccess(reply);
+  const { user_id, demo_sign_in } = json<{ user_id?: string; demo_sign_in: boolean }>(reply);
   return { userId: user_id ?? null, demoSignIn: demo_sign_in };
 }
 
@@ -44,9 +44,9 @@ export async function getBatches(signal: AbortSignal): Promise<BatchesSnapshot> 
 }
 
 /**
- * Sends CVs as one batch. XMLHttpRequest, because fetch does not tell how much of a body is sent.
+ * Uploads CVs as one batch. Uses XMLHttpRequest, because fetch does not report upload progress.
  *
- * @param onProgress called with the sent part, 0 to 1
+ * @param onProgress called with the fraction that was sent, 0 to 1
  */
 export async function uploadBatch(
   files: readonly File[],
@@ -54,7 +54,7 @@ export async function uploadBatch(
 ): Promise<Batch> {
   const body = new FormData();
   for (const file of files) body.append("files", file);
-  const answer = await new Promise<Answer>((resolve, reject) => {
+  const reply = await new Promise<Reply>((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", BATCHES);
     request.upload.addEventListener("progress", ({ loaded, total }) =>
@@ -65,44 +65,44 @@ export async function uploadBatch(
       reject(
         new ApiError(
           0,
-          "The connection broke during the upload. If the files are large together, send fewer at once.",
+          "The connection was lost during the upload. If the files are large, upload fewer at a time.",
         ),
       ),
     );
     request.send(body);
   });
-  return json<Batch>(requireSuccess(answer));
+  return json<Batch>(requireSuccess(reply));
 }
 
-interface Answer {
+interface Reply {
   readonly status: number;
   readonly text: string;
 }
 
-async function send(method: string, path: string, init: RequestInit = {}): Promise<Answer> {
+async function send(method: string, path: string, init: RequestInit = {}): Promise<Reply> {
   try {
     const response = await fetch(path, { ...init, method });
     return { status: response.status, text: await response.text() };
   } catch (error) {
     if (init.signal?.aborted === true) throw error;
-    throw new ApiError(0, "The server cannot be reached. Check your network.");
+    throw new ApiError(0, "The server can't be reached. Check your network connection.");
   }
 }
 
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names what the contract promises
-function json<T>({ status, text }: Answer): T {
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names the contract's type
+function json<T>({ status, text }: Reply): T {
   try {
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the server keeps to its contract
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- guaranteed by the contract
     return JSON.parse(text) as T;
   } catch {
-    throw new ApiError(status, "The server's answer could not be read. Try again in a moment.");
+    throw new ApiError(status, "The server sent an unexpected response. Try again in a moment.");
   }
 }
 
-/** Fails with the api's own sentence, or one for what stands before the api: nginx and the edge answer in HTML. */
-function requireSuccess(answer: Answer): Answer {
-  if (answer.status >= 200 && answer.status < 300) return answer;
-  throw new ApiError(answer.status, detail(answer.text) ?? sentence(answer.status));
+/** Throws with the api's message, or with one of ours when the response came from nginx or the edge, as HTML. */
+function requireSuccess(reply: Reply): Reply {
+  if (reply.status >= 200 && reply.status < 300) return reply;
+  throw new ApiError(reply.status, detail(reply.text) ?? defaultMessage(reply.status));
 }
 
 function detail(text: string): string | undefined {
@@ -115,10 +115,10 @@ function detail(text: string): string | undefined {
   }
 }
 
-function sentence(status: number): string {
-  if (status === 401) return "You are not signed in any more. Sign in again.";
-  if (status === 413) return "These files are too large together. Send fewer at once.";
-  if (status === 429) return "That was a lot at once. Wait a moment, then try again.";
-  if (status >= 500) return `The server is not available just now (${status}).`;
+function defaultMessage(status: number): string {
+  if (status === 401) return "Your session has ended. Sign in again.";
+  if (status === 413) return "The files are too large. Upload fewer at a time.";
+  if (status === 429) return "Too many requests. Wait a moment, then try again.";
+  if (status >= 500) return `The server is temporarily unavailable (${status}).`;
   return `The server refused the request (${status}).`;
 }

@@ -47,21 +47,21 @@ const resync = (last_event_id: string, ...batches: Batch[]): ProgressAction => (
   type: "resync",
   snapshot: { last_event_id, batches },
 });
-const play = (...actions: ProgressAction[]): ProgressState => actions.reduce(progressReducer, initialState);
+const reduce = (...actions: ProgressAction[]): ProgressState => actions.reduce(progressReducer, initialState);
 
 describe("progressReducer", () => {
-  it("takes a snapshot for the whole truth", () => {
-    const state = play(resync("1", batch("old", [cv("a")])), resync("9", batch("b2", []), batch("b1", [])));
+  it("replaces the whole state by a snapshot", () => {
+    const state = reduce(resync("1", batch("old", [cv("a")])), resync("9", batch("b2", []), batch("b1", [])));
     expect(state).toEqual({ lastEventId: "9", batches: [batch("b2", []), batch("b1", [])] });
   });
 
-  it("keeps what it has when a resync brings nothing", () => {
-    const state = play(resync("1", batch("b1", [cv("a")])));
+  it("keeps the state when a resync has no snapshot", () => {
+    const state = reduce(resync("1", batch("b1", [cv("a")])));
     expect(progressReducer(state, { type: "resync", snapshot: null })).toBe(state);
   });
 
-  it("moves one CV and leaves the others the very same", () => {
-    const before = play(resync("1", batch("b2", []), batch("b1", [cv("a"), cv("b")])));
+  it("updates one CV and keeps the identity of the others", () => {
+    const before = reduce(resync("1", batch("b2", []), batch("b1", [cv("a"), cv("b")])));
     const moved = cv("b", { status: "extracting", progress: 30 });
     const after = progressReducer(before, cvEvent("2", moved));
     expect(after.lastEventId).toBe("2");
@@ -70,34 +70,34 @@ describe("progressReducer", () => {
     expect(after.batches[1]?.cvs[0]).toBe(before.batches[1]?.cvs[0]);
   });
 
-  it("moves a batch and keeps its CVs", () => {
+  it("updates a batch and keeps its CVs", () => {
     const progress = batch("b1", [], { total: 2, done: 1, failed: 1, status: "done", progress: 100 });
-    const state = play(resync("1", batch("b1", [cv("a"), cv("b")])), batchEvent("2", progress));
+    const state = reduce(resync("1", batch("b1", [cv("a"), cv("b")])), batchEvent("2", progress));
     expect(state).toEqual({ lastEventId: "2", batches: [{ ...progress, cvs: [cv("a"), cv("b")] }] });
   });
 
-  it("shows a batch of another tab from its events, in either order, on top", () => {
+  it("adds a batch uploaded in another tab on top, from its events in either order", () => {
     const start = resync("1", batch("b0", []));
     const whole = batch("b1", [cv("a")], { total: 3 });
     const [first, second] = [batchEvent("2", whole), cvEvent("3", cv("a"))];
-    expect(play(start, first, second).batches).toEqual([whole, batch("b0", [])]);
-    expect(play(start, second, first).batches).toEqual([whole, batch("b0", [])]);
+    expect(reduce(start, first, second).batches).toEqual([whole, batch("b0", [])]);
+    expect(reduce(start, second, first).batches).toEqual([whole, batch("b0", [])]);
   });
 
-  it("shows a CV whose batch has told nothing yet", () => {
-    expect(play(cvEvent("1", cv("a"))).batches).toEqual([
+  it("shows a CV whose batch had no event yet", () => {
+    expect(reduce(cvEvent("1", cv("a"))).batches).toEqual([
       batch("b1", [cv("a")], { created_at: "2026-11-24T10:00:05Z", total: 1 }),
     ]);
   });
 
-  it("does not let the answer to an upload undo events that overtook it", () => {
-    const answer = batch("b1", [cv("a"), cv("b"), cv("c")]);
+  it("does not let the response to an upload undo events that overtook it", () => {
+    const response = batch("b1", [cv("a"), cv("b"), cv("c")]);
     const done = cv("b", { status: "done", progress: 100 });
-    const state = play(
+    const state = reduce(
       resync("1"),
       cvEvent("2", done),
       batchEvent("3", batch("b1", [], { total: 3, done: 1, progress: 33 })),
-      { type: "uploaded", batch: answer },
+      { type: "uploaded", batch: response },
     );
     expect(state).toEqual({
       lastEventId: "3",
@@ -105,19 +105,19 @@ describe("progressReducer", () => {
     });
   });
 
-  it("learns from the answer to an upload what the events of its CVs did not tell", () => {
-    const answer = batch("b1", [cv("a"), cv("b")]);
-    const state = play(resync("1"), cvEvent("2", cv("a")), { type: "uploaded", batch: answer });
-    expect(state.batches).toEqual([answer]);
+  it("takes from the response to an upload what the events of its CVs lack", () => {
+    const response = batch("b1", [cv("a"), cv("b")]);
+    const state = reduce(resync("1"), cvEvent("2", cv("a")), { type: "uploaded", batch: response });
+    expect(state.batches).toEqual([response]);
   });
 
-  it("puts an uploaded batch on top at once and does not call it an event", () => {
-    const state = play(resync("1", batch("b0", [])), { type: "uploaded", batch: batch("b1", [cv("a")]) });
+  it("adds an uploaded batch on top at once, without changing the last event id", () => {
+    const state = reduce(resync("1", batch("b0", [])), { type: "uploaded", batch: batch("b1", [cv("a")]) });
     expect(state).toEqual({ lastEventId: "1", batches: [batch("b1", [cv("a")]), batch("b0", [])] });
   });
 
-  it("ignores what it does not know", () => {
-    const state = play(resync("1", batch("b1", [])));
+  it("ignores unknown types", () => {
+    const state = reduce(resync("1", batch("b1", [])));
     const unknown = { id: "2", type: "cv_archived" } as unknown as ProgressAction;
     expect(progressReducer(state, unknown)).toBe(state);
   });

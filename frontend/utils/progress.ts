@@ -1,4 +1,4 @@
-/** The api's batches and CVs, and how events change them. Pure: the hook and the tests share it. */
+/** The api's batches and CVs, and how events change them. Pure functions. */
 
 import type { Resync, ServerMessage, Snapshot } from "@/utils/websocket";
 
@@ -21,7 +21,7 @@ export interface CV {
   /** Percent. */
   readonly progress: number;
   readonly result: CVResult | null;
-  /** A sentence, when the status is `failed`. */
+  /** A message for the user when the status is `failed`. */
   readonly error: string | null;
 }
 
@@ -60,13 +60,13 @@ export type ProgressEvent = CVProgress | BatchProgress;
 export interface ProgressState {
   /** Newest first. */
   readonly batches: readonly Batch[];
-  /** The newest event that `batches` contains; empty before the first snapshot. */
+  /** Id of the newest event included in `batches`; empty before the first snapshot. */
   readonly lastEventId: string;
 }
 
 export const initialState: ProgressState = { batches: [], lastEventId: "" };
 
-/** `uploaded` carries the answer to an upload, which can arrive after the first events of the same batch. */
+/** `uploaded` carries the response to an upload, which can arrive after the first events of the same batch. */
 export type ProgressAction =
   ProgressEvent | Resync<BatchesSnapshot> | { readonly type: "uploaded"; readonly batch: Batch };
 
@@ -83,7 +83,7 @@ export function progressReducer(state: ProgressState, action: ProgressAction): P
     case "cv_progress": {
       const { id, type: _, time, ...cv } = action;
       const batches = withBatch(state.batches, cv.batch_id, (known) => {
-        const batch = known ?? announced(cv.batch_id, time);
+        const batch = known ?? placeholder(cv.batch_id, time);
         return { ...batch, total: Math.max(batch.total, 1), cvs: withCV(batch.cvs, cv) };
       });
       return { batches, lastEventId: id };
@@ -97,13 +97,13 @@ export function progressReducer(state: ProgressState, action: ProgressAction): P
       return { batches, lastEventId: id };
     }
     default:
-      // A newer server may send what this page does not know yet.
+      // A newer server may send types that this page does not know.
       return state;
   }
 }
 
-/** A batch of which nothing but a CV is known, until its own event comes. */
-function announced(batchId: string, time: string): Batch {
+/** A placeholder for a batch of which only a CV is known so far. */
+function placeholder(batchId: string, time: string): Batch {
   return {
     batch_id: batchId,
     created_at: time,
@@ -116,15 +116,15 @@ function announced(batchId: string, time: string): Batch {
   };
 }
 
-/** Events are as new as the answer or newer: what they told stays, the answer adds the CVs that they did not name. */
-function merge(answer: Batch, known: Batch | undefined): Batch {
-  if (known === undefined) return answer;
-  const told = new Map(known.cvs.map((cv) => [cv.cv_id, cv]));
+/** Events are at least as new as the response: keep their values, and add the CVs that had no event yet. */
+function merge(response: Batch, known: Batch | undefined): Batch {
+  if (known === undefined) return response;
+  const current = new Map(known.cvs.map((cv) => [cv.cv_id, cv]));
   return {
     ...known,
-    created_at: answer.created_at,
-    total: answer.total,
-    cvs: answer.cvs.map((cv) => told.get(cv.cv_id) ?? cv),
+    created_at: response.created_at,
+    total: response.total,
+    cvs: response.cvs.map((cv) => current.get(cv.cv_id) ?? cv),
   };
 }
 

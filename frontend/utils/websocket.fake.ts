@@ -1,6 +1,6 @@
 import { vi } from "vitest";
 
-/** A WebSocket of which a test is the server. Every one made is in `FakeWebSocket.all`. */
+/** A WebSocket whose server is the test. `FakeWebSocket.all` holds every instance. */
 export class FakeWebSocket extends EventTarget {
   static all: FakeWebSocket[] = [];
 
@@ -34,20 +34,20 @@ export class FakeWebSocket extends EventTarget {
     this.closed = true;
   }
 
-  /** The server accepts. */
+  /** The server accepts the connection. */
   accept(): this {
     this.dispatchEvent(new Event("open"));
     return this;
   }
 
-  /** The server sends: an object as JSON, anything else as it is. */
-  say(data: unknown): void {
+  /** The server sends a message: an object as JSON, anything else unchanged. */
+  deliver(data: unknown): void {
     const text = typeof data === "object" && !(data instanceof ArrayBuffer) ? JSON.stringify(data) : data;
     this.dispatchEvent(new MessageEvent("message", { data: text }));
   }
 
-  /** The server or the network ends it. */
-  end(code: number, reason = ""): void {
+  /** The server closes the connection, or the network drops it. */
+  drop(code: number, reason = ""): void {
     this.closed = true;
     this.dispatchEvent(Object.assign(new Event("close"), { code, reason }));
   }

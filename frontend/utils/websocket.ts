@@ -1,5 +1,5 @@
 /**
- * A WebSocket that comes back and misses nothing. One file, no dependency: copy it into your own project.
+ * A WebSocket that reconnects and loses no event. One file, no dependency: copy it into your own project.
  *
  *     const socket = new ReconnectingWebSocket({
  *       url: `/api/v1/cv-processing/ws/${userId}`,
@@ -7,83 +7,83 @@
  *     });
  *     socket.close();
  *
- * What it asks of the server, each part optional but the first:
+ * What it requires of the server; only the first item is mandatory:
  * - messages are JSON objects with a string `type`; the text `ping` is answered (by `{"type":"pong"}`);
- * - an event carries a string `id`; a connection with `?last_event_id=<id>` first gets what came after that id;
- * - a history that no longer reaches so far is answered by `{"type":"resync","snapshot":{"last_event_id":…}}`;
- * - close codes: 4400 the id is malformed, 4401 no valid session, 4403 not yours, 4429 too many messages.
- *   After 4401 and 4403 it stays closed. Any other end, 1012 (restart) and 1013 (slow reader) included, is
- *   followed by a new connection that resumes;
- * - a close reason with `retry in <n> ms` in it says when the server has room for that connection.
+ * - an event carries a string `id`; a connection with `?last_event_id=<id>` first gets the events after that id;
+ * - if the history no longer reaches back to that id: `{"type":"resync","snapshot":{"last_event_id":…}}`;
+ * - close codes: 4400 malformed id, 4401 no valid session, 4403 another user's session, 4429 too many messages.
+ *   After 4401 and 4403 it stays closed. After any other code, including 1012 (restart) and 1013 (slow reader),
+ *   it reconnects and resumes;
+ * - a close reason that contains `retry in <n> ms` names the time at which the server can take the connection.
  */
 
 /**
  * - `connecting`: the first connection is being made
  * - `live`: open
  * - `reconnecting`: lost, and being made again
- * - `offline`: the browser says that there is no network; tries go on, because it can be wrong
- * - `closed`: for good, by `close()` or because the server refused the session
+ * - `offline`: the browser reports no network; attempts continue, because it can be wrong
+ * - `closed`: permanently, by `close()` or because the server refused the session
  */
 export type ConnectionState = "connecting" | "live" | "reconnecting" | "offline" | "closed";
 
 export interface ServerMessage {
   readonly type: string;
-  /** Opaque. Events have one, `pong` and `heartbeat` have none. */
+  /** Opaque. Only events have one. */
   readonly id?: string;
 }
 
-/** The state of the world after the event `last_event_id`. */
+/** The whole state after the event `last_event_id`. */
 export interface Snapshot {
   readonly last_event_id: string;
 }
 
-/** Forget what you know. `snapshot` takes its place; where it is null there was a gap, and you load the state yourself. */
+/** Discard the state. `snapshot` replaces it; when that is null, events were lost: load the state yourself. */
 export interface Resync<S extends Snapshot> {
   readonly type: "resync";
   readonly snapshot: S | null;
 }
 
 export interface Disconnection {
-  /** The close code, or 1006 when the server just fell silent. */
+  /** The close code, or 1006 when the server stopped answering. */
   readonly code: number;
   readonly reason: string;
-  /** True after 4401 and 4403: no new connection is made. */
+  /** True after 4401 and 4403: it does not reconnect. */
   readonly final: boolean;
 }
 
 export interface ReconnectingWebSocketOptions<M extends ServerMessage, S extends Snapshot> {
-  /** A path on the page's own host (ws or wss like the page itself) or a whole ws:, wss:, http: or https: address. */
+  /** A path on the page's own host (ws or wss like the page itself), or an absolute ws:, wss:, http: or https: URL. */
   url: string;
-  /** Every event once, in order, and `resync`. `pong` and `heartbeat` stay inside. */
+  /** Called for every event once, in order, and for `resync`; not for `pong` and `heartbeat`. */
   onMessage: (data: M | Resync<S>) => void;
   onConnect?: () => void;
-  /** An open connection was lost, or the server refused. Not called for `close()`, nor for tries that failed. */
+  /** An open connection was lost, or the server refused the session. Not called for `close()` or failed attempts. */
   onDisconnect?: (end: Disconnection) => void;
   onStateChange?: (state: ConnectionState) => void;
-  /** Milliseconds. The second try waits up to this long, each further try up to twice as long. Default 3000. */
+  /** Milliseconds. The second attempt waits up to this long, each further one up to twice as long. Default 3000. */
   reconnectInterval?: number;
-  /** Milliseconds that no wait exceeds. Default 30000. */
+  /** Upper limit of every wait, in milliseconds. Default 30000. */
   maxReconnectInterval?: number;
-  /** Milliseconds between two pings; must stay below what proxies allow a silent connection. Default 30000. */
+  /** Milliseconds between two pings; must be below the idle timeouts of proxies. Default 30000. */
   heartbeatInterval?: number;
-  /** Milliseconds in which a connection must open and a ping be answered, else it counts as dead. Default 10000. */
+  /** Milliseconds within which a connection must open and a ping be answered. Default 10000. */
   responseTimeout?: number;
-  /** The last event that the page already shows. */
+  /** Id of the last event that the page already shows. */
   lastEventId?: string;
   /**
-   * Loads the state over HTTP. Called before a connection while no last id is known, so at the start and after 4400;
-   * the result is handed on as `resync` and the connection resumes from its `last_event_id`. A rejection is retried.
+   * Loads the state over HTTP. Called before connecting while no last id is known: at the start and after 4400.
+   * The result is passed on as `resync`, and the connection resumes from its `last_event_id`. A rejection is retried.
    */
   loadSnapshot?: (signal: AbortSignal) => Promise<S>;
 }
 
-/** The first try after a loss comes soon; the jitter keeps a restarted server's clients from coming all at once. */
+/** Upper limit in milliseconds for the first attempt; the jitter spreads the clients of a restarted server. */
 const FIRST_DELAY = 500;
-/** Milliseconds after which a connection counts as good, so that the next loss is again a first one. */
+/** Milliseconds after which a connection counts as stable: the delays then start from the beginning. */
 const STABLE_AFTER = 5_000;
-/** The server knows best how long it is away, and how many others come back. */
+/** The server knows how long it will be away and how many clients will return. */
 const RETRY_HINT = /\bretry in (\d{1,7}) ms\b/;
-/** Ids kept to recognise duplicates: far more than any overlap of replay and live events. */
+/** Ids kept to detect duplicates: far more than any overlap of replay and live events. */
 const REMEMBERED_IDS = 4_096;
 
 const CLOSE_ABNORMAL = 1006;
@@ -107,14 +107,15 @@ export class ReconnectingWebSocket<
   readonly #seen = new Set<string>();
   #state: ConnectionState = "connecting";
   #lastEventId: string | undefined;
-  /** Covers one way from snapshot to lost connection: aborted, nothing of it is heard any more. */
+  /** Covers one attempt, from the snapshot to the lost connection. Once aborted, none of its events has an effect. */
   #attempt = new AbortController();
   #socket: WebSocket | undefined;
   #openedAt: number | undefined;
   #everOpened = false;
   #failures = 0;
-  #barred = false;
-  /** In the browser's back/forward cache, where nobody sees the page and no script of it runs. */
+  /** The server closed with 4429: nothing shortens the wait. */
+  #throttled = false;
+  /** The page is in the browser's back/forward cache, where its scripts do not run. */
   #cached = false;
   #retryTimer: Timer;
   #heartbeatTimer: Timer;
@@ -123,8 +124,8 @@ export class ReconnectingWebSocket<
   /**
    * Connects at once.
    *
-   * @throws {SyntaxError} when `url` is no address that a WebSocket can be opened to
-   * @throws {RangeError} when a number of milliseconds is not a positive finite number
+   * @throws {SyntaxError} if no WebSocket can be opened to `url`
+   * @throws {RangeError} if a number of milliseconds is not positive and finite
    */
   constructor(options: ReconnectingWebSocketOptions<M, S>) {
     this.#options = options;
@@ -153,7 +154,7 @@ export class ReconnectingWebSocket<
     return this.#lastEventId;
   }
 
-  /** Ends the connection for good. No callback runs afterwards. */
+  /** Closes the connection permanently. No callback runs afterwards. */
   close(): void {
     this.#abandon();
     this.#listeners.abort();
@@ -162,7 +163,7 @@ export class ReconnectingWebSocket<
 
   #connect(): void {
     this.#abandon();
-    this.#barred = false;
+    this.#throttled = false;
     this.#attempt = new AbortController();
     this.#expectAnswer();
     const { loadSnapshot } = this.#options;
@@ -181,7 +182,7 @@ export class ReconnectingWebSocket<
       console.error("[WebSocket] Snapshot not loaded:", error);
       this.#lost(CLOSE_ABNORMAL, "snapshot not loaded");
     }
-    // Aborted by now if the load failed, took too long, or onMessage called close().
+    // Aborted if the load failed, took too long, or onMessage called close().
     if (signal.aborted) return;
     this.#expectAnswer();
     this.#open();
@@ -196,13 +197,13 @@ export class ReconnectingWebSocket<
     socket.addEventListener("message", (event: MessageEvent<unknown>) => this.#received(event.data), {
       signal,
     });
-    // `error` says nothing that the `close` after it does not.
+    // `error` has no information that the `close` after it lacks.
     socket.addEventListener("close", ({ code, reason }) => this.#lost(code, reason), { signal });
     this.#socket = socket;
   }
 
   #opened(): void {
-    // Without an id nothing is replayed: what was sent since the last connection is gone, and the page must know.
+    // Without an id nothing is replayed: events since the last connection are lost, so report a gap.
     const gap = this.#everOpened && this.#lastEventId === undefined;
     this.#openedAt = performance.now();
     this.#everOpened = true;
@@ -216,7 +217,7 @@ export class ReconnectingWebSocket<
 
   #received(data: unknown): void {
     this.#answered();
-    // A message refutes an `offline` of the browser's.
+    // A message proves that the browser is not offline.
     this.#setState("live");
     const message = this.#parse(data);
     if (message === undefined) {
@@ -266,10 +267,10 @@ export class ReconnectingWebSocket<
       console.log("[WebSocket] Refused:", code, reason);
     } else {
       const delay = this.#delay(code, reason);
-      this.#barred = code === CLOSE_TOO_MANY;
+      this.#throttled = code === CLOSE_TOO_MANY;
       this.#retryTimer = setTimeout(() => this.#connect(), delay);
       console.log(
-        `[WebSocket] Disconnected: ${code} ${reason}`.trimEnd() + `; next try in ${Math.round(delay)} ms`,
+        `[WebSocket] Disconnected: ${code} ${reason}`.trimEnd() + `; next attempt in ${Math.round(delay)} ms`,
       );
     }
     this.#setState(final ? "closed" : this.#stateWithoutSocket());
@@ -279,8 +280,8 @@ export class ReconnectingWebSocket<
   }
 
   /**
-   * What the server asks for; else full jitter: anything between nothing and a ceiling that doubles. Who flooded the
-   * server waits long.
+   * Milliseconds before the next attempt: long after 4429, else the server's hint, else full jitter (between zero and a
+   * ceiling that doubles with each failure).
    */
   #delay(code: number, reason = ""): number {
     const longest = this.#maxReconnectInterval;
@@ -289,7 +290,7 @@ export class ReconnectingWebSocket<
     if (code === CLOSE_TOO_MANY) return ((1 + Math.random()) / 2) * longest;
     const hint = RETRY_HINT.exec(reason)?.[1];
     if (hint !== undefined) {
-      // What fails then is a first failure, not one more of those that led here.
+      // A failure after the hint is a first failure.
       this.#failures = 0;
       return Math.min(Number(hint), longest);
     }
@@ -300,7 +301,7 @@ export class ReconnectingWebSocket<
     return Math.random() * Math.min(ceiling, longest);
   }
 
-  /** Sends a ping now and from now on at the interval. An answer that is already owed keeps its deadline. */
+  /** Sends a ping now and then at the interval. A pending answer keeps its deadline. */
   #ping(): void {
     clearTimeout(this.#heartbeatTimer);
     this.#heartbeatTimer = setTimeout(() => this.#ping(), this.#heartbeatInterval);
@@ -322,7 +323,7 @@ export class ReconnectingWebSocket<
     this.#deadlineTimer = undefined;
   }
 
-  /** Lets go of everything under way. A dead socket's own close event may come minutes later: it is not waited for. */
+  /** Drops the current attempt without waiting for the socket's close event, which may come minutes later. */
   #abandon(): void {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#heartbeatTimer);
@@ -338,23 +339,23 @@ export class ReconnectingWebSocket<
     this.#failures = 0;
     if (this.#cached) return;
     if (this.#openedAt !== undefined) this.#ping();
-    else if (!this.#barred) this.#connect();
+    else if (!this.#throttled) this.#connect();
   }
 
   #onOffline(): void {
     this.#setState("offline");
-    // Only a hint: an open socket may have survived, and its answer says so.
+    // Only a hint: an open socket may have survived, which a ping shows.
     if (this.#openedAt !== undefined) this.#ping();
   }
 
   #onVisibilityChange(): void {
     if (document.visibilityState !== "visible") return;
-    // A machine that slept may wake with a dead socket, and a hidden page's timers run late.
+    // A machine may wake from sleep with a dead socket, and timers of hidden pages run late.
     if (this.#openedAt !== undefined) this.#ping();
-    else if (this.#retryTimer !== undefined && !this.#barred) this.#connect();
+    else if (this.#retryTimer !== undefined && !this.#throttled) this.#connect();
   }
 
-  /** The cache would keep the socket open, and its events waiting, for minutes in which nobody looks. */
+  /** A cached page could keep the socket open, and its events queued, for minutes. */
   #onPageHide(): void {
     this.#cached = true;
     this.#abandon();
@@ -362,11 +363,11 @@ export class ReconnectingWebSocket<
   }
 
   #onPageShow(): void {
-    // Also shown when it was loaded.
+    // Also fired on the first load.
     if (!this.#cached) return;
     this.#cached = false;
     this.#failures = 0;
-    if (this.#barred) this.#retryTimer = setTimeout(() => this.#connect(), this.#delay(CLOSE_TOO_MANY));
+    if (this.#throttled) this.#retryTimer = setTimeout(() => this.#connect(), this.#delay(CLOSE_TOO_MANY));
     else this.#connect();
   }
 
@@ -381,7 +382,7 @@ export class ReconnectingWebSocket<
     this.#call(() => this.#options.onStateChange?.(state));
   }
 
-  /** An error in the page's callback is the page's: it is reported like any other and leaves the connection alone. */
+  /** Runs a callback. An error in it is reported as uncaught and does not affect the connection. */
   #call(callback: () => void): void {
     if (this.#listeners.signal.aborted) return;
     try {
@@ -397,7 +398,7 @@ export class ReconnectingWebSocket<
       const value: unknown = JSON.parse(data);
       const valid =
         typeof value === "object" && value !== null && "type" in value && typeof value.type === "string";
-      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the server keeps to its contract
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- guaranteed by the contract
       return valid ? (value as M | Resync<S>) : undefined;
     } catch {
       return undefined;
@@ -412,12 +413,12 @@ function isResync<S extends Snapshot>(message: ServerMessage | Resync<S>): messa
 }
 
 function socketUrl(url: string): URL {
-  const problem = `url is ${JSON.stringify(url)}: give a path of this site or an address that begins with wss: or ws:`;
+  const problem = `url is ${JSON.stringify(url)}: use a path on this site or a URL that begins with wss: or ws:`;
   if (!URL.canParse(url, document.baseURI)) throw new SyntaxError(problem);
   const address = new URL(url, document.baseURI);
   const secure = { "ws:": false, "http:": false, "wss:": true, "https:": true }[address.protocol];
   if (secure === undefined) throw new SyntaxError(problem);
-  // Browsers refuse ws: from a page that came over https:.
+  // Browsers refuse ws: from a page loaded over https:.
   address.protocol = secure || location.protocol === "https:" ? "wss:" : "ws:";
   address.hash = "";
   return address;
@@ -425,5 +426,5 @@ function socketUrl(url: string): URL {
 
 function milliseconds(name: string, value: number): number {
   if (Number.isFinite(value) && value > 0) return value;
-  throw new RangeError(`${name} is ${value}: give a positive number of milliseconds`);
+  throw new RangeError(`${name} is ${value}: use a positive number of milliseconds`);
 }

@@ -3,9 +3,9 @@
     SITE_URL=https://screen-flow.example.com SITE_SESSION=eyJ… pytest tests/acceptance
 
 SITE_URL          the site, as a browser's address bar shows it
-SITE_SESSION      the value of a signed-in person's session cookie; not needed with the demo's sign-in.
-                  Take somebody made for tests: a few batches are left behind.
-EDGE_CA_FILE      certificates to trust in place of the system's
+SITE_SESSION      the value of a signed-in user's session cookie; not needed with the demo's sign-in.
+                  Use a test account: a few batches are left behind.
+EDGE_CA_FILE      certificates to trust instead of the system's
 ORIGIN_CONTAINER  the demo's server; without it the tests that publish are skipped
 """
 
@@ -17,24 +17,23 @@ from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.acceptance.conftest import COOKIE, CV, Site
-from tests.kit.site import Demo
+from tests.kit.site import BATCHES, COOKIE, CV, Demo, SiteClient
 
-BATCHES = "/api/v1/cv-processing/batches"
 BATCH = {"batch_id", "created_at", "status", "total", "done", "failed", "progress"}
-SPARE = {"pong", "heartbeat"}  # what comes between events
+OTHER_TYPES = {"pong", "heartbeat"}  # messages that are not events
 
 
 async def receive(connection: ClientConnection, seconds: float = 30) -> dict[str, Any]:
-    """Return the next message that is neither an answer nor a heartbeat."""
+    """Return the next message that is neither a pong nor a heartbeat."""
     async with asyncio.timeout(seconds):
         while True:
             message = json.loads(await connection.recv(decode=True))
-            if message["type"] not in SPARE:
+            if message["type"] not in OTHER_TYPES:
                 return dict(message)
 
 
@@ -57,10 +56,10 @@ async def end(connection: ClientConnection, seconds: float = 30) -> tuple[int | 
     return connection.close_code, events
 
 
-def told(answer: Any, status: int) -> str:
-    """Return the sentence of an error."""
-    assert answer.status_code == status, f"{answer.status_code} {answer.headers}\n{answer.text[:500]}"
-    detail = answer.json()["detail"]
+def error_detail(response: httpx.Response, status: int) -> str:
+    """Return the message of an error response, which must have this status and be a sentence."""
+    assert response.status_code == status, f"{response.status_code} {response.headers}\n{response.text[:500]}"
+    detail = response.json()["detail"]
     assert isinstance(detail, str)
     assert " " in detail
     return detail
@@ -70,12 +69,12 @@ def told(answer: Any, status: int) -> str:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health(site: Site, path: str) -> None:
+def test_health(site: SiteClient, path: str) -> None:
     with site.http("") as http:
         assert http.get(path).status_code == 200
 
 
-def test_session_tells_who_is_signed_in(site: Site) -> None:
+def test_the_session_has_the_user_s_id(site: SiteClient) -> None:
     with site.http() as http:
         session = http.get("/api/v1/session").json()
     assert session.keys() == {"user_id", "demo_sign_in"}
@@ -83,43 +82,43 @@ def test_session_tells_who_is_signed_in(site: Site) -> None:
 
 
 @pytest.mark.parametrize("session", ["", "x.y.z", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."])
-def test_without_a_session_nothing_is_told(site: Site, session: str) -> None:
+def test_without_a_session_everything_is_401(site: SiteClient, session: str) -> None:
     with site.http(session) as http:
-        answer = http.get("/api/v1/session")
-        told(answer, 401)
-        assert isinstance(answer.json()["demo_sign_in"], bool)
-        told(http.get(BATCHES), 401)
-        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 401)
+        response = http.get("/api/v1/session")
+        error_detail(response, 401)
+        assert isinstance(response.json()["demo_sign_in"], bool)
+        error_detail(http.get(BATCHES), 401)
+        error_detail(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 401)
 
 
-def test_sign_in_is_the_demo_s_alone(site: Site) -> None:
+def test_only_the_demo_has_a_sign_in(site: SiteClient) -> None:
     with site.http("") as http:
         demo = http.get("/api/v1/session").json()["demo_sign_in"]
-        answer = http.post("/api/v1/session", json={"user_id": "acceptance"})
+        response = http.post("/api/v1/session", json={"user_id": "acceptance"})
         if not demo:
-            told(answer, 404)
+            error_detail(response, 404)
             return
-        assert answer.status_code == 204
-        name, *attributes = answer.headers["set-cookie"].split("; ")
+        assert response.status_code == 204
+        name, *attributes = response.headers["set-cookie"].split("; ")
         assert name.startswith(f"{COOKIE}=")
         assert {"HttpOnly", "Secure", "Path=/"} <= set(attributes)
         assert {attribute.lower() for attribute in attributes} & {"samesite=lax", "samesite=strict"}
 
 
-def test_signing_out_takes_the_cookie_back(site: Site) -> None:
+def test_signing_out_expires_the_cookie(site: SiteClient) -> None:
     with site.http() as http:
-        answer = http.delete("/api/v1/session")
-    assert answer.status_code == 204
-    assert f"{COOKIE}=" in answer.headers["set-cookie"]
-    assert "max-age=0" in answer.headers["set-cookie"].lower()
+        response = http.delete("/api/v1/session")
+    assert response.status_code == 204
+    assert f"{COOKIE}=" in response.headers["set-cookie"]
+    assert "max-age=0" in response.headers["set-cookie"].lower()
 
 
-def test_foreign_page_changes_nothing(site: Site) -> None:
+def test_a_request_from_another_origin_is_refused(site: SiteClient) -> None:
     with site.http(Origin="https://evil.example") as http:
-        told(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 403)
+        error_detail(http.post(BATCHES, files=[("files", ("ada.txt", CV))]), 403)
 
 
-def test_batch_is_kept_and_listed_first(site: Site) -> None:
+def test_the_newest_batch_is_listed_first(site: SiteClient) -> None:
     first, second = site.upload("first.txt"), site.upload("second.txt", "third.txt")
     assert second.keys() == BATCH | {"cvs"}
     assert [cv["filename"] for cv in second["cvs"]] == ["second.txt", "third.txt"]
@@ -130,10 +129,10 @@ def test_batch_is_kept_and_listed_first(site: Site) -> None:
     with site.http() as http:
         one = http.get(f"{BATCHES}/{first['batch_id']}").json()
         assert (one["batch_id"], one["total"]) == (first["batch_id"], 1)
-        told(http.get(f"{BATCHES}/none"), 404)
+        error_detail(http.get(f"{BATCHES}/none"), 404)
 
 
-def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: Site) -> None:
+def test_files_that_are_not_cvs_are_named_and_nothing_is_stored(site: SiteClient) -> None:
     before = site.snapshot()["batches"]
     files = [
         ("photo.png", b"\x89PNG\r\n\x1a\n" + bytes(100)),
@@ -141,23 +140,23 @@ def test_files_that_are_no_cv_are_named_and_nothing_is_kept(site: Site) -> None:
         ("song.mp3", b"ID3" + bytes(99)),
     ]
     with site.http() as http:
-        answer = http.post(BATCHES, files=[("files", file) for file in files])
-    assert 400 <= answer.status_code < 500
-    detail = told(answer, answer.status_code)
+        response = http.post(BATCHES, files=[("files", file) for file in files])
+    assert 400 <= response.status_code < 500
+    detail = error_detail(response, response.status_code)
     assert "photo.png" in detail
     assert "song.mp3" in detail
     assert "ada.txt" not in detail
     assert [batch["batch_id"] for batch in site.snapshot()["batches"]] == [b["batch_id"] for b in before]
 
 
-def test_body_over_50_mb_is_413(site: Site) -> None:
-    """Said at once, by the length alone: some proxy may else take all of it first."""
-    where = urlsplit(site.url)
-    assert where.hostname
+def test_body_over_50_mb_is_413(site: SiteClient) -> None:
+    """Decided by Content-Length alone, since a proxy may buffer the whole body first."""
+    server = urlsplit(site.url)
+    assert server.hostname
     connection = (
-        HTTPSConnection(where.hostname, where.port, context=site.tls, timeout=60)
-        if where.scheme == "https"
-        else HTTPConnection(where.hostname, where.port, timeout=60)
+        HTTPSConnection(server.hostname, server.port, context=site.tls, timeout=60)
+        if server.scheme == "https"
+        else HTTPConnection(server.hostname, server.port, timeout=60)
     )
     connection.putrequest("POST", BATCHES)
     for name, value in {
@@ -177,25 +176,25 @@ def test_body_over_50_mb_is_413(site: Site) -> None:
 # WebSocket
 
 
-async def test_ping_is_answered(site: Site) -> None:
-    site.settle()
+async def test_ping_is_answered(site: SiteClient) -> None:
+    site.wait_until_idle()
     async with site.socket() as connection:
         await connection.send("ping")
         async with asyncio.timeout(10):
             assert json.loads(await connection.recv()) == {"type": "pong"}
 
 
-async def test_heartbeat_comes_in_silence(site: Site) -> None:
-    """Between the client's last word and 30 s with some room: what keeps the edge from hanging up."""
-    site.settle()
+async def test_a_heartbeat_comes_without_a_message(site: SiteClient) -> None:
+    """30 s after the client's last message or, where the site is set so, sooner: before the edge closes."""
+    site.wait_until_idle()
+    begin = time.monotonic()
     async with site.socket() as connection:
-        begin = time.monotonic()
         async with asyncio.timeout(40):
             assert json.loads(await connection.recv()) == {"type": "heartbeat"}
         assert time.monotonic() - begin > 5
 
 
-async def test_progress_comes_live_on_every_socket(site: Site) -> None:
+async def test_progress_arrives_live_on_every_socket(site: SiteClient) -> None:
     async with site.socket() as one, site.socket() as other:
         batch = site.upload("ada.txt", "grace.txt")
         events, again = await asyncio.gather(*(until_done(ws, batch["batch_id"]) for ws in (one, other)))
@@ -216,7 +215,7 @@ async def test_progress_comes_live_on_every_socket(site: Site) -> None:
     assert {name: events[-1][name] for name in BATCH} == {name: shown[name] for name in BATCH}
 
 
-async def test_what_was_missed_comes_in_order_and_once(site: Site) -> None:
+async def test_missed_events_arrive_in_order_and_once(site: SiteClient) -> None:
     before = site.snapshot()["last_event_id"]
     async with site.socket(before) as connection:
         batch = site.upload("ada.txt", "grace.txt")
@@ -227,10 +226,10 @@ async def test_what_was_missed_comes_in_order_and_once(site: Site) -> None:
     async with site.socket(events[-1]["id"]) as connection:
         await connection.send("ping")
         async with asyncio.timeout(10):
-            assert json.loads(await connection.recv()) == {"type": "pong"}, "an event came twice"
+            assert json.loads(await connection.recv()) == {"type": "pong"}, "an event arrived twice"
 
 
-async def test_without_an_id_only_live_events_come(site: Site) -> None:
+async def test_without_a_last_id_only_live_events_arrive(site: SiteClient) -> None:
     async with site.socket(site.snapshot()["last_event_id"]) as connection:
         await until_done(connection, site.upload("before.txt")["batch_id"])
     async with site.socket() as connection:
@@ -240,26 +239,26 @@ async def test_without_an_id_only_live_events_come(site: Site) -> None:
 
 
 @pytest.mark.parametrize("last", ["", "x", "$", "1-1-1", "-", "99999999999999999999999999", "%00", "1%0A1"])
-async def test_malformed_last_id(site: Site, last: str) -> None:
+async def test_malformed_last_id(site: SiteClient, last: str) -> None:
     async with site.socket(last) as connection:
         assert await end(connection) == (4400, [])
 
 
 @pytest.mark.parametrize("session", ["", "x.y.z", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ."])
-async def test_no_session(site: Site, session: str) -> None:
+async def test_no_session(site: SiteClient, session: str) -> None:
     async with site.socket(session=session) as connection:
         assert await end(connection) == (4401, [])
 
 
 @pytest.mark.parametrize("user", ["nobody-known", "*", "%20"])
-async def test_another_user_or_one_that_does_not_exist(site: Site, user: str) -> None:
+async def test_another_user_or_one_that_does_not_exist(site: SiteClient, user: str) -> None:
     async with site.socket(user=user) as connection:
         assert await end(connection) == (4403, [])
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
-async def test_foreign_origin(site: Site, origin: str) -> None:
-    """nginx, where it knows the site's origins, refuses before the backend sees the handshake."""
+async def test_foreign_origin(site: SiteClient, origin: str) -> None:
+    """nginx refuses it before the backend where it has the site's origins."""
     try:
         async with site.socket(origin=origin) as connection:
             assert await end(connection) == (4403, [])
@@ -267,13 +266,13 @@ async def test_foreign_origin(site: Site, origin: str) -> None:
         assert refused.response.status_code == 403
 
 
-async def test_binary_frame(site: Site) -> None:
+async def test_binary_frame(site: SiteClient) -> None:
     async with site.socket() as connection:
         await connection.send(b"ping")
         assert await end(connection) == (1003, [])
 
 
-async def test_frame_over_64_kib(site: Site) -> None:
+async def test_frame_over_64_kib(site: SiteClient) -> None:
     async with site.socket(compression=None) as connection:
         await connection.send("x" * 65_536)
         await connection.send("ping")
@@ -284,7 +283,7 @@ async def test_frame_over_64_kib(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "ping"])
-async def test_flood(site: Site, kind: str) -> None:
+async def test_flood(site: SiteClient, kind: str) -> None:
     async with site.socket() as connection:
         with contextlib.suppress(ConnectionClosed):
             for number in range(1_000):
@@ -292,10 +291,12 @@ async def test_flood(site: Site, kind: str) -> None:
         assert await end(connection) == (4429, [])
 
 
-# What only the demo's server can bring about
+# What only the demo's server can cause
 
 
-async def test_redis_channel_shows_the_same_and_the_predecessor(site: Site, demo: Demo) -> None:
+async def test_the_redis_channel_has_the_same_events_with_their_predecessors(
+    site: SiteClient, demo: Demo
+) -> None:
     before = site.snapshot()["last_event_id"]
     async with site.socket(before) as connection:
         with demo.subscribed(site.user) as messages:
@@ -306,7 +307,7 @@ async def test_redis_channel_shows_the_same_and_the_predecessor(site: Site, demo
     assert shown == events
 
 
-async def test_history_that_no_longer_reaches_is_a_resync(site: Site, demo: Demo) -> None:
+async def test_a_last_id_older_than_the_history_gets_a_resync(site: SiteClient, demo: Demo) -> None:
     last = site.snapshot()["last_event_id"]
     with demo.publishing(site.user, 10_000, per_second=1e6) as publisher:
         publisher.wait(60)

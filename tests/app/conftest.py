@@ -17,7 +17,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="session")
 def site(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """An api that all tests share, with a short heartbeat and a worker."""
+    """An api and a worker that all tests share, with a short heartbeat interval."""
     site = make_site(
         redis_server,
         tmp_path_factory.mktemp("site"),
@@ -34,7 +34,7 @@ def site(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def own_site(tmp_path: Path) -> Iterator[Site]:
-    """An api with a Redis of its own, for tests that break things. Not started."""
+    """An api with a private Redis, not started, for tests that cause faults."""
     server = RedisServer(tmp_path)
     server.start()
     site = make_site(server, tmp_path)
@@ -46,5 +46,5 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def user() -> str:
-    """A user that no other test knows."""
+    """A user id that no other test uses."""
     return f"user-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""CVs from upload to result; files that are refused, broken or made to do harm."""
+"""CVs from upload to result, including refused, damaged and malicious files."""
 
 import contextlib
 import http.client
@@ -10,19 +10,23 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import docx
 import httpx
-import pypdf
 import pytest
-from fpdf import FPDF
 
-from tests.kit.app import Site, numbers, receive, wait_until
+from tests.kit.app import Site, numbers, receive
+from tests.kit.documents import (
+    TEXT,
+    endless_pdf,
+    finished,
+    locked_pdf,
+    pdf,
+    slow_pdf,
+    upload,
+    word,
+    word_with,
+)
+from tests.kit.process import wait_until
 
-TEXT = """Curriculum Vitae
-Ada Lovelace
-ada@example.com | +44 20 7946 0018
-Skills: Python, C++, Redis, Go and PostgreSQL; we go on.
-"""
 RESULT = {
     "name": "Ada Lovelace",
     "email": "ada@example.com",
@@ -31,87 +35,10 @@ RESULT = {
 }
 
 
-def pdf(text: str = TEXT, pages: int = 1) -> bytes:
-    document = FPDF()
-    document.set_font("helvetica", size=12)
-    for _ in range(pages):
-        document.add_page()
-        document.multi_cell(0, text=text)
-    return bytes(document.output())
-
-
-def locked_pdf(password: str) -> bytes:
-    writer = pypdf.PdfWriter(io.BytesIO(pdf()))
-    writer.encrypt(password, "owner", algorithm="AES-256")
-    target = io.BytesIO()
-    writer.write(target)
-    return target.getvalue()
-
-
-def word(text: str = TEXT) -> bytes:
-    """A document with its name in the page header and the rest in a table."""
-    document = docx.Document()
-    _, name, *rest = text.splitlines()
-    document.sections[0].header.paragraphs[0].text = name
-    table = document.add_table(len(rest), 1)
-    for row, line in zip(table.rows, rest, strict=True):
-        row.cells[0].text = line
-    target = io.BytesIO()
-    document.save(target)
-    return target.getvalue()
-
-
-def word_with(body: bytes) -> bytes:
-    """A document whose body begins with `body`."""
-    target = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(word())) as source,
-        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        for part in source.namelist():
-            content = source.read(part)
-            if part == "word/document.xml":
-                content = content.replace(b"<w:body>", b"<w:body>" + body)
-            archive.writestr(part, content)
-    return target.getvalue()
-
-
-def endless_pdf(content: bytes) -> bytes:
-    """A small file whose page unpacks to `content`."""
-    writer = pypdf.PdfWriter(io.BytesIO(pdf()))
-    page = writer.pages[0]
-    page["/Contents"].get_object().set_data(b"BT /F1 1 Tf %s ET" % content)  # type: ignore
-    page.compress_content_streams()
-    target = io.BytesIO()
-    writer.write(target)
-    return target.getvalue()
-
-
-def slow_pdf() -> bytes:
-    return pdf("Ada Lovelace " * 250, pages=90)
-
-
-def upload(site: Site, user: str, **files: bytes) -> httpx.Response:
-    with site.http(user) as http:
-        return http.post(
-            "/batches", files=[("files", (name.replace("__", "."), data)) for name, data in files.items()]
-        )
-
-
-def finished(site: Site, user: str, batch_id: str) -> dict[str, Any]:
-    with site.http(user) as http:
-
-        def done() -> dict[str, Any]:
-            batch: dict[str, Any] = http.get(f"/batches/{batch_id}").json()
-            return batch if batch["status"] == "done" else {}
-
-        return wait_until(f"the batch is done\n{site.worker.log()[-3000:]}", done, seconds=40)
-
-
-def one(site: Site, user: str, name: str, data: bytes) -> dict[str, Any]:
-    answer = upload(site, user, **{name: data})
-    assert answer.status_code == 202, answer.text
-    [cv] = finished(site, user, answer.json()["batch_id"])["cvs"]
+def process(site: Site, user: str, name: str, data: bytes) -> dict[str, Any]:
+    response = upload(site, user, **{name: data})
+    assert response.status_code == 202, response.text
+    [cv] = finished(site, user, response.json()["batch_id"])["cvs"]
     return dict(cv)
 
 
@@ -129,17 +56,17 @@ def one(site: Site, user: str, name: str, data: bytes) -> dict[str, Any]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_result(site: Site, user: str, name: str, data: bytes) -> None:
-    cv = one(site, user, name, data)
+    cv = process(site, user, name, data)
     assert cv["error"] is None
     assert cv["result"] == RESULT | ({"name": "Adä Lovelace"} if name == "windows__txt" else {})
-    wait_until("the file is gone", lambda: not list(site.uploads.iterdir()))
+    wait_until("the file is deleted", lambda: not list(site.uploads.iterdir()))
 
 
-async def test_batch_reports_each_step_and_a_broken_cv_fails_alone(site: Site, user: str) -> None:
+async def test_batch_reports_each_step_and_a_damaged_cv_fails_alone(site: Site, user: str) -> None:
     async with site.socket(user) as connection:
-        answer = upload(site, user, good__pdf=pdf(), broken__pdf=pdf()[:500], good__docx=word())
-        assert answer.status_code == 202
-        batch = answer.json()
+        response = upload(site, user, good__pdf=pdf(), broken__pdf=pdf()[:500], good__docx=word())
+        assert response.status_code == 202
+        batch = response.json()
         assert (batch["status"], batch["total"], batch["progress"]) == ("processing", 3, 0)
         assert [cv["filename"] for cv in batch["cvs"]] == ["good.pdf", "broken.pdf", "good.docx"]
         events: list[dict[str, Any]] = []
@@ -167,7 +94,7 @@ async def test_batch_reports_each_step_and_a_broken_cv_fails_alone(site: Site, u
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "words"),
+    ("name", "data", "message"),
     [
         ("locked__pdf", locked_pdf("secret"), "password"),
         ("scan__pdf", pdf(" "), "no text"),
@@ -175,21 +102,23 @@ async def test_batch_reports_each_step_and_a_broken_cv_fails_alone(site: Site, u
         ("broken__docx", word_with(b"</w:p>"), "damaged"),
         ("bomb__docx", word_with(b"<w:p/>" * 50_000_000), "simpler form"),
         ("bomb__pdf", endless_pdf(b" " * 90_000_000), "simpler form"),
-        # No library's limit catches this one: the process is killed.
+        # Beyond the limits of the library: the process is killed.
         ("endless__pdf", endless_pdf(b"(" + b"x" * 60_000_000 + b") Tj"), "simpler form"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_file_at_fault_fails_with_a_remedy(site: Site, user: str, name: str, data: bytes, words: str) -> None:
+def test_unusable_file_fails_with_a_remedy(
+    site: Site, user: str, name: str, data: bytes, message: str
+) -> None:
     assert len(data) < 1_000_000
-    cv = one(site, user, name, data)
+    cv = process(site, user, name, data)
     assert (cv["status"], cv["result"]) == ("failed", None)
-    assert words in cv["error"]
+    assert message in cv["error"]
 
 
-async def test_killed_worker_finishes_once(site: Site, user: str) -> None:
+async def test_cv_of_a_killed_worker_is_finished_once(site: Site, user: str) -> None:
     async with site.socket(user) as connection:
-        answer = upload(site, user, slow__pdf=slow_pdf())
+        response = upload(site, user, slow__pdf=slow_pdf())
         events: list[dict[str, Any]] = []
         while not events or events[-1].get("status") != "extracting":
             events.append(await receive(connection))
@@ -200,23 +129,23 @@ async def test_killed_worker_finishes_once(site: Site, user: str) -> None:
         site.worker.start()
         while events[-1]["type"] != "batch_progress" or events[-1]["status"] != "done":
             events.append(await receive(connection, seconds=20))
-        # A repetition would come right behind.
+        # A repeated event would precede this one.
         site.redis.publish(user, 1)
         assert await numbers(connection, 1) == [1]
     statuses = [event["status"] for event in events if event["type"] == "cv_progress"]
     assert statuses == ["queued", "extracting", "analysing", "done"]
-    assert finished(site, user, answer.json()["batch_id"])["done"] == 1
+    assert finished(site, user, response.json()["batch_id"])["done"] == 1
     assert not lost.exists()
 
 
-def test_redis_lost_in_the_middle_of_a_cv_only_delays_it(own_site: Site, user: str) -> None:
+def test_loss_of_redis_only_delays_a_cv(own_site: Site, user: str) -> None:
     own_site.worker.start()
     own_site.start()
     batch = upload(own_site, user, slow__pdf=slow_pdf(), fast__txt=TEXT.encode()).json()["batch_id"]
     with own_site.http(user) as http:
-        wait_until("it is being read", lambda: "extracting" in http.get(f"/batches/{batch}").text)
+        wait_until("the CV is being processed", lambda: "extracting" in http.get(f"/batches/{batch}").text)
     own_site.redis.end(signal.SIGKILL)
-    wait_until("the worker notices", lambda: "waits for Redis" in own_site.worker.log())
+    wait_until("the worker waits for Redis", lambda: "waits for Redis" in own_site.worker.log())
     own_site.redis.start()
     wait_until("the api is ready again", own_site.ready)
     ended = finished(own_site, user, batch)
@@ -224,22 +153,22 @@ def test_redis_lost_in_the_middle_of_a_cv_only_delays_it(own_site: Site, user: s
     assert not list(own_site.uploads.iterdir())
 
 
-def test_job_that_was_lost_on_its_way_to_the_worker_is_handed_out_again(own_site: Site, user: str) -> None:
+def test_job_in_a_lost_reply_is_handed_out_again(own_site: Site, user: str) -> None:
     own_site.worker.start()
     own_site.start()
     redis = own_site.redis.client
-    [worker] = wait_until("the worker is known", lambda: redis.zrange("dramatiq:__heartbeats__", 0, -1))
+    [worker] = wait_until("the worker is registered", lambda: redis.zrange("dramatiq:__heartbeats__", 0, -1))
     assert own_site.worker.child
     os.killpg(own_site.worker.child.pid, signal.SIGSTOP)
     batch = upload(own_site, user, cv__txt=TEXT.encode()).json()["batch_id"]
-    # What Redis does when the worker asks. Then it asks, and is cut off before the answer.
+    # What Redis does when the worker polls. Then it polls, and its connection is cut before the reply.
     redis.sadd(f"dramatiq:__acks__.{worker}.cvs", redis.lpop("dramatiq:cvs"))
     redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
     os.killpg(own_site.worker.child.pid, signal.SIGCONT)
-    wait_until("both queues are asked for", lambda: sum("b" in c["flags"] for c in redis.client_list()) == 2)
+    wait_until("both queues are polled", lambda: sum("b" in c["flags"] for c in redis.client_list()) == 2)
     own_site.redis.cut()
     redis.execute_command("CLIENT", "UNPAUSE")
-    wait_until("the job is over", lambda: not list(own_site.uploads.iterdir()))
+    wait_until("the job has ended", lambda: not list(own_site.uploads.iterdir()))
     wait_until("the api is ready again", own_site.ready)
     assert finished(own_site, user, batch)["done"] == 1
 
@@ -262,10 +191,10 @@ def test_job_that_was_lost_on_its_way_to_the_worker_is_handed_out_again(own_site
     ids=lambda value: value if isinstance(value, str) and "_" in value else "",
 )
 def test_unsupported_file_leaves_nothing(site: Site, user: str, name: str, data: bytes, reason: str) -> None:
-    answer = upload(site, user, **{"fine__txt": b"Ada", name: data})
-    assert answer.status_code == 422
-    assert reason in answer.json()["detail"]
-    assert "fine.txt" not in answer.json()["detail"]
+    response = upload(site, user, **{"fine__txt": b"Ada", name: data})
+    assert response.status_code == 422
+    assert reason in response.json()["detail"]
+    assert "fine.txt" not in response.json()["detail"]
     with site.http(user) as http:
         assert http.get("/batches").json()["batches"] == []
     assert list(site.uploads.iterdir()) == []
@@ -282,19 +211,19 @@ def test_zip_with_a_huge_directory_is_refused(site: Site, user: str) -> None:
         for number in range(8_000):
             archive.writestr(f"word/document.xml{number:0150}", b"")
     before = site.memory()
-    answer = upload(site, user, huge__docx=target.getvalue()[-1_900_000:][-900_000:])
-    assert answer.status_code == 422
+    response = upload(site, user, huge__docx=target.getvalue()[-1_900_000:][-900_000:])
+    assert response.status_code == 422
     assert site.memory() - before < 32 << 20
 
 
-def test_file_names_are_data(site: Site, user: str) -> None:
+def test_file_names_are_never_paths(site: Site, user: str) -> None:
     names = ["../../etc/passwd.txt", "C:\\Users\\Ada\\cv.txt", "Lebenslauf Müller ‮.txt", "a" * 300 + ".txt"]
     with site.http(user) as http:
-        answer = http.post("/batches", files=[("files", (name, b"Ada")) for name in names])
-    assert answer.status_code == 202
-    found = [cv["filename"] for cv in answer.json()["cvs"]]
+        response = http.post("/batches", files=[("files", (name, b"Ada")) for name in names])
+    assert response.status_code == 202
+    found = [cv["filename"] for cv in response.json()["cvs"]]
     assert found == ["passwd.txt", "cv.txt", "Lebenslauf Müller .txt", "a" * 255]
-    finished(site, user, answer.json()["batch_id"])
+    finished(site, user, response.json()["batch_id"])
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -313,10 +242,12 @@ FORM = {"Content-Type": "multipart/form-data; boundary=b"}
         ({"content": b"", "headers": {"Content-Type": "multipart/form-data"}}, 415, "multipart/form-data"),
     ],
 )  # fmt: skip
-def test_no_form_with_files(site: Site, user: str, form: dict[str, Any], status: int, reason: str) -> None:
+def test_request_without_a_valid_form(
+    site: Site, user: str, form: dict[str, Any], status: int, reason: str
+) -> None:
     with site.http(user) as http:
-        answer = http.post("/batches", **form)
-    assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+        response = http.post("/batches", **form)
+    assert (response.status_code, reason in response.json()["detail"]) == (status, True), response.text
 
 
 def request_head(site: Site, user: str, framing: str) -> bytes:
@@ -331,7 +262,7 @@ PART = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000001", "Transfer-Encoding: chunked"])
 def test_body_over_the_limit(site: Site, user: str, framing: str) -> None:
-    """Refused by its declared length at once, and without one as soon as it is too long."""
+    """A declared length is refused at once, a chunked body as soon as it exceeds the limit."""
     with socket.create_connection(("127.0.0.1", site.port), timeout=10) as raw:
         raw.sendall(request_head(site, user, framing))
         if "chunked" in framing:
@@ -354,22 +285,22 @@ def open_files(site: Site) -> list[str]:
     return [target for target in found if target.startswith(str(site.uploads))]
 
 
-def test_upload_that_stops_halfway_leaves_nothing(site: Site, user: str) -> None:
+def test_interrupted_upload_leaves_nothing(site: Site, user: str) -> None:
     with socket.create_connection(("127.0.0.1", site.port)) as raw:
         raw.sendall(request_head(site, user, "Content-Length: 900000") + PART + b"x" * 300_000)
         wait_until("the upload is being written", lambda: open_files(site))
-        assert list(site.uploads.iterdir()) == []  # nothing that a killed process could leave
+        assert list(site.uploads.iterdir()) == []  # a killed process would leave nothing
     wait_until("the file is closed", lambda: not open_files(site), seconds=3)
     with site.http(user) as http_client:
         assert http_client.get("/batches").json()["batches"] == []
     assert "Traceback" not in site.api.log()
 
 
-def test_upload_takes_bounded_memory(own_site: Site, user: str) -> None:
+def test_upload_needs_bounded_memory(own_site: Site, user: str) -> None:
     own_site.start()
     before = own_site.memory()
-    answer = upload(own_site, user, large__txt=b"x" * 50_000_000)
-    assert answer.status_code == 202
+    response = upload(own_site, user, large__txt=b"x" * 50_000_000)
+    assert response.status_code == 202
     assert own_site.memory() - before < 24 << 20
     assert [path.stat().st_size for path in own_site.uploads.iterdir()] == [50_000_000]
 
@@ -377,15 +308,15 @@ def test_upload_takes_bounded_memory(own_site: Site, user: str) -> None:
 def test_upload_without_redis_leaves_nothing(own_site: Site, user: str) -> None:
     own_site.start()
     own_site.redis.end(signal.SIGKILL)
-    answer = upload(own_site, user, a__txt=b"Ada")
-    assert answer.status_code == 503
-    assert "try again" in answer.json()["detail"]
+    response = upload(own_site, user, a__txt=b"Ada")
+    assert response.status_code == 503
+    assert "try again" in response.json()["detail"]
     assert list(own_site.uploads.iterdir()) == []
     with own_site.http(user) as http_client:
         assert http_client.get("/batches").status_code == 503
 
 
-def test_batches_are_the_users_own(site: Site, user: str) -> None:
+def test_batches_are_visible_to_their_user_only(site: Site, user: str) -> None:
     batch_id = upload(site, user, a__txt=b"Ada").json()["batch_id"]
     with site.http("somebody-else") as http_client:
         assert http_client.get(f"/batches/{batch_id}").status_code == 404
@@ -396,12 +327,12 @@ def test_batches_are_the_users_own(site: Site, user: str) -> None:
 
 
 @pytest.mark.parametrize("size", [200_500, 400_000])
-def test_a_disk_that_is_full_is_told(own_site: Site, user: str, size: int) -> None:
-    """Also when the last bytes are the ones that find no room."""
+def test_full_disk_is_reported(own_site: Site, user: str, size: int) -> None:
+    """Also when only the last bytes do not fit."""
     own_site.api.arguments = ("prlimit", "--fsize=200000", "--", *own_site.api.arguments)
     own_site.start()
-    answer = upload(own_site, user, a__txt=b"x" * size)
-    assert answer.status_code == 507
-    assert "try again later" in answer.json()["detail"]
+    response = upload(own_site, user, a__txt=b"x" * size)
+    assert response.status_code == 507
+    assert "try again later" in response.json()["detail"]
     assert list(own_site.uploads.iterdir()) == []
     assert "Traceback" not in own_site.api.log()

@@ -1,4 +1,4 @@
-"""No event is lost, none comes twice, and what can't be given whole is replaced by a snapshot."""
+"""No event is lost or duplicated, and an incomplete history is replaced by a snapshot."""
 
 import asyncio
 import json
@@ -7,7 +7,8 @@ import signal
 import time
 
 from app.events import stream
-from tests.kit.app import Site, close_code, numbers, receive, wait_until
+from tests.kit.app import Site, close_code, numbers, receive
+from tests.kit.process import wait_until
 
 
 async def test_live_event_has_the_published_shape(site: Site, user: str) -> None:
@@ -21,13 +22,13 @@ async def test_live_event_has_the_published_shape(site: Site, user: str) -> None
             "time": "now",
             "number": 1,
         }
-    # The guide's SUBSCRIBE shows the same.
+    # A SUBSCRIBE as in the guide receives the same event.
     messages = [subscriber.get_message(timeout=1) for _ in range(2)]
     assert messages[1] and json.loads(messages[1]["data"])["id"] == event_id
     subscriber.close()
 
 
-async def test_replay_is_whole_in_order_and_once(site: Site, user: str) -> None:
+async def test_replay_is_complete_ordered_and_without_duplicates(site: Site, user: str) -> None:
     ids = site.redis.publish(user, *range(10))
     async with site.socket(user, ids[3]) as connection:
         site.redis.publish(user, 10)
@@ -42,8 +43,8 @@ async def test_replay_from_an_empty_history(site: Site, user: str) -> None:
         assert await numbers(connection, 2) == [1, 2]
 
 
-async def test_replay_meets_live_without_gap_or_repetition(site: Site, user: str) -> None:
-    """Clients come at any moment of a busy stream, with any last id."""
+async def test_replay_joins_live_events_without_gap_or_duplicate(site: Site, user: str) -> None:
+    """Clients connect at random times to a busy stream, with random last ids."""
     ids = site.redis.publish(user, *range(100))
     done = asyncio.Event()
 
@@ -63,8 +64,8 @@ async def test_replay_meets_live_without_gap_or_repetition(site: Site, user: str
     assert done.is_set()
 
 
-async def test_cut_redis_connections_lose_nothing(site: Site, user: str) -> None:
-    """Events are published while all of the api's connections are cut again and again; the socket stays."""
+async def test_cut_redis_connections_lose_no_event(site: Site, user: str) -> None:
+    """All of the api's Redis connections are cut repeatedly during publishing; the socket stays open."""
     async with site.socket(user) as connection:
 
         async def publish() -> None:
@@ -83,8 +84,8 @@ async def test_cut_redis_connections_lose_nothing(site: Site, user: str) -> None
         assert await numbers(connection, 299, seconds=15) == list(range(300))
 
 
-async def test_last_event_before_a_cut_comes_without_a_next_one(site: Site, user: str) -> None:
-    """The gap must show by itself: there may be no later event to tell of it."""
+async def test_last_event_before_a_cut_is_delivered(site: Site, user: str) -> None:
+    """The gap must be detected without a later event that reveals it."""
     async with site.socket(user) as connection:
         with site.redis.client.pipeline(transaction=True) as pipe:
             pipe.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -97,7 +98,7 @@ async def test_last_event_before_a_cut_comes_without_a_next_one(site: Site, user
         assert await numbers(connection, 1) == [1]
 
 
-async def test_event_that_was_never_published_comes_before_its_successor(site: Site, user: str) -> None:
+async def test_unpublished_event_is_delivered_before_its_successor(site: Site, user: str) -> None:
     async with site.socket(user) as connection:
         [first] = site.redis.publish(user, 1)
         event = '{"type":"cv_progress","time":"now","number":2}'
@@ -106,8 +107,8 @@ async def test_event_that_was_never_published_comes_before_its_successor(site: S
         assert await numbers(connection, 3) == [1, 2, 3]
 
 
-async def test_event_during_a_replay_comes_without_a_next_one(site: Site, user: str) -> None:
-    """It may be published after the replay was read, and heard of before the answer is there."""
+async def test_event_published_during_a_replay_is_delivered(site: Site, user: str) -> None:
+    """It may be published after the stream was read, and its message arrive before the reply."""
     [last] = site.redis.publish(user, 0)
     async with site.socket(user) as live:
 
@@ -123,7 +124,7 @@ async def test_event_during_a_replay_comes_without_a_next_one(site: Site, user: 
             await joining
 
 
-async def test_redis_restart_loses_nothing(own_site: Site, user: str) -> None:
+async def test_redis_restart_loses_no_event(own_site: Site, user: str) -> None:
     own_site.start()
     redis = own_site.redis
     async with own_site.socket(user) as connection:
@@ -133,29 +134,29 @@ async def test_redis_restart_loses_nothing(own_site: Site, user: str) -> None:
         redis.end(signal.SIGKILL)
         assert not own_site.ready()
         redis.start()
-        redis.publish(user, 4)  # before the hub is back
+        redis.publish(user, 4)  # before the hub has reconnected
         assert await numbers(connection, 4) == [3, 4]
         redis.publish(user, 5)
         assert await numbers(connection, 5) == [5]
         wait_until("the api is ready again", own_site.ready)
 
 
-async def test_new_client_during_an_outage_is_told_to_come_again(own_site: Site, user: str) -> None:
+async def test_new_client_during_an_outage_is_asked_to_retry(own_site: Site, user: str) -> None:
     own_site.start()
     [last] = own_site.redis.publish(user, 1)
     own_site.redis.end(signal.SIGKILL)
     begin = time.monotonic()
     async with own_site.socket(user, last) as connection:
         assert await close_code(connection) == 1013
-    assert time.monotonic() - begin < 4  # in time for probes, which wait for five seconds
+    assert time.monotonic() - begin < 4  # probes wait for five seconds
     own_site.redis.start()
     own_site.redis.publish(user, 2)
     async with own_site.socket(user, last) as connection:
         assert await numbers(connection, 2) == [2]
 
 
-async def test_redis_without_memory_means_resync(own_site: Site, user: str) -> None:
-    """All data is gone while nobody can see it happen, and nothing is published afterwards."""
+async def test_redis_that_lost_its_data_causes_a_resync(own_site: Site, user: str) -> None:
+    """The data is lost while the api is disconnected, and nothing is published afterwards."""
     own_site.start()
     redis = own_site.redis
     async with own_site.socket(user) as connection:
@@ -171,21 +172,21 @@ async def test_redis_without_memory_means_resync(own_site: Site, user: str) -> N
         assert await numbers(connection, 2) == [2]
 
 
-async def test_lost_history_means_resync(site: Site, user: str) -> None:
+async def test_lost_history_causes_a_resync(site: Site, user: str) -> None:
     ids = site.redis.publish(user, 1, 2)
     async with site.socket(user) as live:
         site.redis.client.delete(stream(user))
         async with site.socket(user, ids[0]) as resumed:
             assert (await receive(resumed))["type"] == "resync"
-            # The one that was there before learns of it, too, and both go on.
+            # The socket that was open before gets one as well, and both continue.
             assert (await receive(live))["type"] == "resync"
             site.redis.publish(user, 3)
             assert await numbers(resumed, 3) == [3]
             assert await numbers(live, 3) == [3]
 
 
-async def test_rolled_back_history_means_resync(site: Site, user: str) -> None:
-    """Redis came back without its last second: the client knows more than Redis."""
+async def test_rolled_back_history_causes_a_resync(site: Site, user: str) -> None:
+    """Redis restarted without its last second of writes: the client knows a later event than Redis."""
     ids = site.redis.publish(user, 1, 2, 3)
     site.redis.client.xdel(stream(user), ids[2])
     async with site.socket(user, ids[2]) as connection:
@@ -194,7 +195,7 @@ async def test_rolled_back_history_means_resync(site: Site, user: str) -> None:
         assert message["snapshot"]["last_event_id"] == ids[1]
 
 
-async def test_ten_thousand_missed_events_are_a_snapshot(site: Site, user: str) -> None:
+async def test_ten_thousand_missed_events_cause_a_resync(site: Site, user: str) -> None:
     first, *ids = site.redis.publish(user, *range(10_000))
     assert site.redis.client.xlen(stream(user)) < 1_200
     before = site.memory()
@@ -207,8 +208,8 @@ async def test_ten_thousand_missed_events_are_a_snapshot(site: Site, user: str) 
     assert site.memory() - before < 32 << 20
 
 
-async def test_snapshot_and_replay_meet(site: Site, user: str) -> None:
-    """What a snapshot shows and the events after its id are the whole story, at any moment."""
+async def test_replay_continues_from_the_snapshot(site: Site, user: str) -> None:
+    """A snapshot and the events after its id never overlap and leave no gap, at any time."""
     with site.http(user) as http:
         http.post("/batches", files=[("files", (f"{n}.txt", b"Ada Lovelace")) for n in range(5)])
         for _ in range(10):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.app.documents import EMAIL, PHONE, found
-from tests.app.test_cvs import finished
 from tests.kit.app import Site
+from tests.kit.documents import finished
 
 RUSSIAN = "Опыт работы: разработчик, Москва. Образование: МГУ."
 ENCODED = [

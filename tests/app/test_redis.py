@@ -1,4 +1,4 @@
-"""Redis' users: the app has what it needs, as all other tests show, and here that it has no more."""
+"""The permissions of the Redis users: the app has no more than it needs, which all other tests show."""
 
 import signal
 import time
@@ -10,8 +10,9 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from app.redis_password import PasswordFile
-from tests.app.test_cvs import TEXT, finished, upload
-from tests.kit.app import RedisServer, Site, make_site, numbers, wait_until
+from tests.kit.app import RedisServer, Site, make_site, numbers
+from tests.kit.documents import TEXT, finished, upload
+from tests.kit.process import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def app_user(redis_server: RedisServer) -> "redis.Redis":
         "EVAL redis.call('get','other') 0",
     ],
 )  # fmt: skip
-def test_the_app_may_not(app_user: "redis.Redis", command: str) -> None:
+def test_app_is_not_permitted(app_user: "redis.Redis", command: str) -> None:
     name, *arguments = command.split(" ")
     if name == "EVAL":
         arguments = [f"return {arguments[0]}", "0"]
@@ -40,14 +41,14 @@ def test_the_app_may_not(app_user: "redis.Redis", command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "KEYS *", "SHUTDOWN NOSAVE", "CONFIG SET save x", "KEYS *"])
-def test_a_slip_of_the_operators_hand(redis_server: RedisServer, command: str) -> None:
+def test_operator_can_not_run_destructive_commands(redis_server: RedisServer, command: str) -> None:
     with pytest.raises(NoPermissionError):
         redis_server.client.execute_command(*command.split(" "))
     assert redis_server.client.execute_command("CONFIG", "GET", "appendonly")["appendonly"] == "yes"
 
 
 @pytest.mark.parametrize("user", ["", "default", "app", "operator"])
-def test_nobody_without_the_password(redis_server: RedisServer, tmp_path: Path, user: str) -> None:
+def test_wrong_password_is_refused(redis_server: RedisServer, tmp_path: Path, user: str) -> None:
     (tmp_path / "wrong").write_text("0" * 48)
     with pytest.raises(redis.AuthenticationError):
         redis_server.as_user(user, tmp_path / "wrong").ping()
@@ -55,21 +56,21 @@ def test_nobody_without_the_password(redis_server: RedisServer, tmp_path: Path, 
         redis.Redis(port=redis_server.port).ping()
 
 
-def test_no_process_shows_the_password(redis_server: RedisServer, site: Site) -> None:
+def test_no_process_exposes_the_password(redis_server: RedisServer, site: Site) -> None:
     password = redis_server.password_file.read_bytes().strip()
     operator = (redis_server.folder / "operator").read_bytes().strip()
     children = [process.child.pid for process in (redis_server, site.api, site.worker) if process.child]
     assert len(children) == 3
     for pid in children:
-        shown = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-        assert password not in shown
-        assert operator not in shown
-    # Its rules hold digests alone.
+        exposed = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        assert password not in exposed
+        assert operator not in exposed
+    # The ACL file has only digests.
     assert password not in (redis_server.folder / "users.acl").read_bytes()
     assert password not in redis_server.log_file.read_bytes() + site.api.log_file.read_bytes()
 
 
-def test_without_a_password_redis_does_not_start(tmp_path: Path) -> None:
+def test_redis_does_not_start_without_a_password(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.password_file.write_text("")
     with pytest.raises(AssertionError):
@@ -77,12 +78,12 @@ def test_without_a_password_redis_does_not_start(tmp_path: Path) -> None:
     assert "redis_password is missing or empty" in server.log()
 
 
-def test_an_unreadable_password_is_named(tmp_path: Path) -> None:
+def test_unreadable_password_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(redis.AuthenticationError, match="nowhere can't be read"):
         PasswordFile("app", tmp_path / "nowhere").get_credentials()
 
 
-async def test_a_rotated_password_needs_no_restart(own_site: Site, user: str) -> None:
+async def test_rotated_password_needs_no_restart(own_site: Site, user: str) -> None:
     own_site.start()
     server = own_site.redis
     old = server.as_user("app", server.password_file)
@@ -100,7 +101,7 @@ async def test_a_rotated_password_needs_no_restart(own_site: Site, user: str) ->
         old.ping()
 
 
-def test_a_wrong_password_is_told_by_readiness(own_site: Site) -> None:
+def test_readiness_reports_a_wrong_password(own_site: Site) -> None:
     own_site.start()
     own_site.redis.password_file.write_text("wrong\n")
     own_site.redis.cut()
@@ -108,7 +109,7 @@ def test_a_wrong_password_is_told_by_readiness(own_site: Site) -> None:
     assert httpx.get(f"{own_site.url}/readyz").json()["redis"] == "AuthenticationError"
 
 
-def test_a_connection_that_was_cut_while_idle_is_nobodys_error(own_site: Site) -> None:
+def test_connection_cut_while_idle_causes_no_error(own_site: Site) -> None:
     own_site.start()
     with own_site.http("ada") as http:
         for _ in range(3):
@@ -116,8 +117,8 @@ def test_a_connection_that_was_cut_while_idle_is_nobodys_error(own_site: Site) -
             own_site.redis.cut()
 
 
-def test_a_full_redis_refuses_uploads_and_keeps_what_it_has(tmp_path: Path, user: str) -> None:
-    """An accepted CV is finished once there is room again."""
+def test_full_redis_refuses_uploads_and_keeps_accepted_ones(tmp_path: Path, user: str) -> None:
+    """An accepted CV is finished once memory is free again."""
     server = RedisServer(tmp_path, "--maxmemory", "12mb", "--maxmemory-policy", "noeviction")
     server.start()
     site = make_site(server, tmp_path)
@@ -129,7 +130,7 @@ def test_a_full_redis_refuses_uploads_and_keeps_what_it_has(tmp_path: Path, user
                 server.client.execute_command("SET", f"ballast:{number}", "x" * 1_000)
         refused = wait_until(
             "an upload is refused",
-            lambda: (answer := upload(site, user, b__txt=TEXT.encode())).status_code != 202 and answer,
+            lambda: (response := upload(site, user, b__txt=TEXT.encode())).status_code != 202 and response,
         )
         assert refused.status_code == 503
         assert "try again" in refused.json()["detail"]

@@ -1,4 +1,4 @@
-"""Whose session is trusted, and with which key."""
+"""Which sessions are accepted, with which keys."""
 
 import asyncio
 import json
@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from app.main import create_app
 from app.sessions import BadKeyFile, InvalidSession, Sessions, issue
 from app.settings import Settings
-from tests.kit.app import ORIGIN, REPOSITORY, Site, close_code, receive
+from tests.kit.app import ORIGIN, Site, close_code, receive
+from tests.kit.process import REPOSITORY
 
 KEY, OLD_KEY, PROBE_KEY = "k" * 40, "o" * 40, "p" * 40
 
@@ -51,8 +52,8 @@ async def test_no_valid_session(site: Site, cookie: str) -> None:
     async with site.socket("ada", cookie=cookie) as connection:
         assert await close_code(connection) == 4401
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{site.url}/api/v1/session", headers={"Cookie": cookie})
-    assert answer.status_code == 401
+        response = await client.get(f"{site.url}/api/v1/session", headers={"Cookie": cookie})
+    assert response.status_code == 401
 
 
 async def test_expired_session(site: Site, user: str) -> None:
@@ -60,7 +61,7 @@ async def test_expired_session(site: Site, user: str) -> None:
         assert await close_code(connection) == 4401
 
 
-async def test_session_that_expires_closes_its_socket(site: Site, user: str) -> None:
+async def test_expiry_of_the_session_closes_the_socket(site: Site, user: str) -> None:
     async with site.socket(user, cookie=site.cookie(user, ttl=2)) as connection:
         assert await close_code(connection, seconds=4) == 4401
 
@@ -80,40 +81,40 @@ def test_two_keys_are_accepted_and_rotate_without_restart(site: Site, user: str)
             site.keys.write_text(keys)
             assert httpx.get(f"{site.url}/api/v1/session", headers=headers).status_code == status, keys
             mine = {"Cookie": site.cookie(user, key=new)}
-            # A broken file leaves the keys before it in use, and says so.
+            # An unusable file leaves the previous keys in use, and is logged.
             assert httpx.get(f"{site.url}/api/v1/session", headers=mine).status_code == 200
     finally:
         site.keys.write_text(f"{old}\n")
-    assert "must hold 1 to 2 lines of 32 or more characters" in site.api.log()
+    assert "must have 1 to 2 lines of 32 or more characters" in site.api.log()
     assert new not in site.api.log() and old not in site.api.log()
 
 
 async def test_demo_sign_in(site: Site) -> None:
     async with httpx.AsyncClient(base_url=f"{site.url}/api/v1") as client:
-        answer = await client.get("/session")
-        assert (answer.status_code, answer.json()) == (
+        response = await client.get("/session")
+        assert (response.status_code, response.json()) == (
             401,
             {"detail": "Not signed in.", "demo_sign_in": True},
         )
-        answer = await client.post("/session", json={"user_id": "ada"})
-        assert answer.status_code == 204
-        cookie = answer.headers["set-cookie"]
+        response = await client.post("/session", json={"user_id": "ada"})
+        assert response.status_code == 204
+        cookie = response.headers["set-cookie"]
         name, *attributes = cookie.split("; ")
         assert name.startswith("__Host-screen-flow=")
         assert {"HttpOnly", "Secure", "SameSite=lax", "Path=/"} <= set(attributes)
         headers = {"Cookie": name}
-        answer = await client.get("/session", headers=headers)
-        assert answer.json() == {"user_id": "ada", "demo_sign_in": True}
+        response = await client.get("/session", headers=headers)
+        assert response.json() == {"user_id": "ada", "demo_sign_in": True}
         async with site.socket("ada", cookie=name) as connection:
             await connection.send("ping")
             assert await receive(connection) == {"type": "pong"}
-        answer = await client.delete("/session")
-        assert (answer.status_code, "Max-Age=0" in answer.headers["set-cookie"]) == (204, True)
+        response = await client.delete("/session")
+        assert (response.status_code, "Max-Age=0" in response.headers["set-cookie"]) == (204, True)
         bodies: list[Any] = [{"user_id": ""}, {"user_id": "a b"}, {"user_id": "a/b"}, {"user_id": 1}, {}, []]
         for wrong in bodies:
-            answer = await client.post("/session", json=wrong)
-            assert answer.status_code == 422
-            assert "user_id" in answer.json()["detail"] or "dictionary" in answer.json()["detail"]
+            response = await client.post("/session", json=wrong)
+            assert response.status_code == 422
+            assert "user_id" in response.json()["detail"] or "dictionary" in response.json()["detail"]
         foreign = await client.post(
             "/session", json={"user_id": "ada"}, headers={"Origin": "https://evil.example"}
         )
@@ -122,8 +123,8 @@ async def test_demo_sign_in(site: Site) -> None:
 
 def test_demo_sign_in_is_off_by_default(own_site: Site) -> None:
     own_site.start()
-    answer = httpx.post(f"{own_site.url}/api/v1/session", json={"user_id": "ada"})
-    assert answer.status_code == 404
+    response = httpx.post(f"{own_site.url}/api/v1/session", json={"user_id": "ada"})
+    assert response.status_code == 404
     assert httpx.get(f"{own_site.url}/api/v1/session").json()["demo_sign_in"] is False
 
 
@@ -171,16 +172,16 @@ async def test_forged_token(settings: Settings, token: str) -> None:
 
 
 class KeySet:
-    """A sign-in's key set on a real HTTP server; it counts how often it is asked."""
+    """A JWKS endpoint on a real HTTP server, which counts its requests."""
 
     def __init__(self) -> None:
         self.keys: list[dict[str, Any]] = []
-        self.asked = 0
+        self.requests = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked += 1
+                outer.requests += 1
                 body = json.dumps({"keys": outer.keys}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -206,7 +207,7 @@ def key_set() -> Iterator[KeySet]:
     key_set.server.server_close()
 
 
-async def test_sessions_of_the_users_own_sign_in(tmp_path: Path, settings: Settings, key_set: KeySet) -> None:
+async def test_sessions_of_an_external_sign_in(tmp_path: Path, settings: Settings, key_set: KeySet) -> None:
     rsa_key = rsa.generate_private_key(65537, 2048)
     ec_key = ec.generate_private_key(ec.SECP256R1())
     key_set.add("r", rsa_key, jwt.algorithms.RSAAlgorithm)
@@ -231,17 +232,17 @@ async def test_sessions_of_the_users_own_sign_in(tmp_path: Path, settings: Setti
     refused = [
         token(rsa_key, "r", "RS256", audience="another"),
         token(rsa.generate_private_key(65537, 2048), "r", "RS256"),
-        # The public key as the secret of a symmetric signature.
+        # A symmetric signature with the id of a public key.
         jwt.encode({"sub": "ada", "exp": 9e9}, "x" * 40, algorithm="HS256", headers={"kid": "r"}),
         *[token(rsa_key, f"unknown-{number}", "RS256") for number in range(20)],
     ]
     for wrong in refused:
         with pytest.raises(InvalidSession):
             await sessions.verify(wrong)
-    assert key_set.asked <= 2  # unknown keys don't make us ask without end
+    assert key_set.requests <= 2  # unknown keys do not cause a request each
 
 
-async def test_sign_in_that_can_not_be_reached(tmp_path: Path) -> None:
+async def test_unreachable_sign_in(tmp_path: Path) -> None:
     sessions = Sessions(
         Settings(upload_dir=tmp_path, allowed_origins=(ORIGIN,), session_jwks_url="http://127.0.0.1:9/jwks")
     )
@@ -274,7 +275,7 @@ def run_cli(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-async def test_operators_token(settings: Settings) -> None:
+async def test_token_for_the_operator(settings: Settings) -> None:
     env = {"APP_PROBE_KEY_FILE": str(settings.probe_key_file)}
     printed = run_cli("--subject", "site-check-me", "--ttl", "120", **env)
     session = await Sessions(settings).verify(printed.stdout.strip())

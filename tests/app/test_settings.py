@@ -1,4 +1,4 @@
-"""A bad environment ends the process with a sentence that names the variable, its value and the remedy."""
+"""An invalid environment ends the process with a message that names variable, value and remedy."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("APP_SESSION_KEYS_FILE", str(tmp_path / "keys"))
 
 
-def test_good_environment() -> None:
+def test_valid_environment() -> None:
     assert load(Settings).allowed_origins == (ORIGIN, "https://screen-flow.test:8443")
 
 
-def test_defaults_are_the_guides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_those_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(Settings)
     assert settings.upload_max_bytes == 50 * 2**20
     assert settings.heartbeat_seconds == 30
@@ -45,15 +45,15 @@ def test_defaults_are_the_guides(monkeypatch: pytest.MonkeyPatch) -> None:
         ("APP_SESSION_JWKS_URL", "ftp://x", "https://"),
     ],
 )
-def test_bad_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str) -> None:
+def test_invalid_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str, remedy: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as error:
         load(Settings)
-    sentence = str(error.value)
-    assert name in sentence and repr(value) in sentence and remedy in sentence
+    message = str(error.value)
+    assert name in message and repr(value) in message and remedy in message
 
 
-def test_password_of_redis_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_REDIS_URL", "rediss//:hunter2@redis")
     with pytest.raises(SystemExit) as error:
         load(WorkerSettings)

@@ -1,17 +1,19 @@
-"""Sockets that behave badly, many sockets, and the end of the server."""
+"""Misbehaving clients, many sockets, and the shutdown."""
 
 import asyncio
 import contextlib
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.kit.app import ORIGIN, Site, close_code, numbers, receive, wait_until
+from tests.kit.app import ORIGIN, Site, close_code, numbers, receive
+from tests.kit.process import wait_until
 
 
 async def test_ping_is_answered(site: Site, user: str) -> None:
@@ -23,7 +25,7 @@ async def test_ping_is_answered(site: Site, user: str) -> None:
         assert await receive(connection) == {"type": "pong"}
 
 
-async def test_heartbeat_after_silence_only(site: Site, user: str) -> None:
+async def test_heartbeat_only_after_silence(site: Site, user: str) -> None:
     async with site.socket(user) as connection:
         begin = time.monotonic()
         await asyncio.sleep(0.6)
@@ -31,10 +33,10 @@ async def test_heartbeat_after_silence_only(site: Site, user: str) -> None:
         assert await connection.recv() == '{"type":"pong"}'
         async with asyncio.timeout(5):
             assert await connection.recv() == '{"type":"heartbeat"}'
-        assert 1.5 < time.monotonic() - begin < 2.4  # 1 s after the ping, not after the connection
+        assert 1.5 < time.monotonic() - begin < 2.4  # 1 s after the ping, not after connecting
 
 
-async def test_guides_log_lines(site: Site, user: str) -> None:
+async def test_log_lines_of_the_guide(site: Site, user: str) -> None:
     async with site.socket(user) as connection:
         site.redis.publish(user, 1)
         await receive(connection)
@@ -66,7 +68,7 @@ async def test_frame_over_64_kib(site: Site, user: str) -> None:
         assert await close_code(connection) == 1009
 
 
-async def test_huge_frame_is_refused_by_its_length_alone(site: Site, user: str) -> None:
+async def test_huge_frame_is_refused_by_its_declared_length(site: Site, user: str) -> None:
     before = site.memory()
     async with site.socket(user) as connection:
         with contextlib.suppress(ConnectionClosed):
@@ -75,22 +77,14 @@ async def test_huge_frame_is_refused_by_its_length_alone(site: Site, user: str) 
     assert site.memory() - before < 8 << 20
 
 
-async def test_flood_of_messages(site: Site, user: str) -> None:
+@pytest.mark.parametrize("send", [lambda connection: connection.send("ping"), ClientConnection.ping])
+async def test_flood(site: Site, user: str, send: Callable[[ClientConnection], Awaitable[object]]) -> None:
+    """Of messages, and of the protocol's own pings."""
     before = site.memory()
     async with site.socket(user) as connection:
         with contextlib.suppress(ConnectionClosed):
             for _ in range(1_000):
-                await connection.send("ping")
-        assert await close_code(connection) == 4429
-    assert site.memory() - before < 8 << 20
-
-
-async def test_flood_of_protocol_pings(site: Site, user: str) -> None:
-    before = site.memory()
-    async with site.socket(user) as connection:
-        with contextlib.suppress(ConnectionClosed):
-            for number in range(1_000):
-                await connection.ping(str(number))
+                await send(connection)
         assert await close_code(connection) == 4429
     assert site.memory() - before < 8 << 20
 
@@ -115,30 +109,30 @@ async def test_slow_reader_is_closed_and_resumes(site: Site, user: str) -> None:
         assert (await receive(connection))["type"] == "resync"
 
 
-async def test_disconnects_free_everything_at_once(site: Site, user: str) -> None:
+async def test_disconnect_frees_the_subscription(site: Site, user: str) -> None:
     async with site.socket(user) as first:
         second = await site.socket(user)
         assert site.redis.listeners(user) == 1
         second.transport.abort()
         site.redis.publish(user, 1)
         assert await numbers(first, 1) == [1]
-    wait_until("the channel is left", lambda: site.redis.listeners(user) == 0, seconds=2)
+    wait_until("the channel has no subscriber", lambda: site.redis.listeners(user) == 0, seconds=2)
 
 
-async def test_two_hundred_sockets_take_three_redis_connections(own_site: Site) -> None:
+async def test_two_hundred_sockets_need_three_redis_connections(own_site: Site) -> None:
     own_site.start()
     async with contextlib.AsyncExitStack() as stack:
         connections = await asyncio.gather(
             *(stack.enter_async_context(own_site.socket(f"user-{n % 50}")) for n in range(200))
         )
         with own_site.http("user-0") as http:
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(
                     asyncio.to_thread(http.post, "/batches", files=[("files", ("a.txt", b"Ada"))])
                     for _ in range(8)
                 )
             )
-        assert {answer.status_code for answer in answers} == {202}
+        assert {response.status_code for response in responses} == {202}
         clients = [client for client in own_site.redis.client.client_list() if client["name"] != "test"]
         assert len(clients) <= 3, clients
         own_site.redis.publish("user-7", 1)
@@ -146,7 +140,7 @@ async def test_two_hundred_sockets_take_three_redis_connections(own_site: Site) 
             assert await numbers(connection, 1) == [1]
 
 
-async def test_shutdown_tells_each_socket_over_a_while_and_ends(own_site: Site) -> None:
+async def test_shutdown_closes_sockets_one_by_one(own_site: Site) -> None:
     own_site.start()
     raw = socket.create_connection(("127.0.0.1", own_site.port))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
@@ -168,8 +162,8 @@ async def test_shutdown_tells_each_socket_over_a_while_and_ends(own_site: Site) 
     times, codes = zip(*sorted(ends), strict=True)
     assert set(codes) == {1012}
     assert times[-1] - times[0] < 3
-    assert times[90] - times[10] > 0.4  # not all in one moment or two
-    own_site.api.child.wait(8)  # though one reads nothing
+    assert times[90] - times[10] > 0.4  # not all at once
+    own_site.api.child.wait(8)  # despite the client that reads nothing
     stalled.transport.abort()
 
 
@@ -193,12 +187,12 @@ async def test_foreign_origin(site: Site, user: str, origin: str | None) -> None
         assert await close_code(connection) == 4403
 
 
-def test_foreign_page_can_change_nothing(site: Site, user: str) -> None:
+def test_page_of_another_site_can_change_nothing(site: Site, user: str) -> None:
     with site.http(user) as http:
         http.headers["Origin"] = "https://evil.example"
-        answer = http.post("/batches", files=[("files", ("a.txt", b"Ada"))])
-        assert answer.status_code == 403
-        assert "https://evil.example" in answer.json()["detail"]
+        response = http.post("/batches", files=[("files", ("a.txt", b"Ada"))])
+        assert response.status_code == 403
+        assert "https://evil.example" in response.json()["detail"]
 
 
 def test_health(site: Site) -> None:
@@ -206,7 +200,7 @@ def test_health(site: Site) -> None:
     assert httpx.get(f"{site.url}/readyz").json() == {"status": "ready", "redis": "ok"}
 
 
-def test_page_is_kept_by_its_names(site: Site) -> None:
+def test_cache_headers_of_the_page(site: Site) -> None:
     page = site.folder / "page"
     assert "page was not built" in httpx.get(site.url).text
     (page / "assets").mkdir()

@@ -1,4 +1,4 @@
-"""Many sockets that resume at once: each event is read once for a user, and nobody is sent away."""
+"""Many sockets resume at once: each event is read once per user, and no socket is refused."""
 
 import asyncio
 import contextlib
@@ -11,33 +11,54 @@ import httpx
 from websockets.asyncio.client import ClientConnection
 
 from app.events import stream
-from bench.load import Tally, connect_all, handshake
+from bench.load import Socket, Tally, connect_all, handshake
 from tests.kit.app import ORIGIN, Site, close_code, numbers, receive
 
 
 def calls(site: Site, *commands: str) -> int:
-    """Return how often Redis was asked for these."""
+    """Return how often Redis executed these commands."""
     stats = site.redis.client.execute_command("INFO", "commandstats")
     return sum(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"] for command in commands)
 
 
 async def resume(site: Site, user: str, last: str, begin: int, end: int) -> None:
-    """Resume from the event before `begin` and get each event once up to `end`."""
+    """Resume from the event before `begin`, and expect each event up to `end` once."""
     async with site.socket(user, last) as connection:
         assert await numbers(connection, end, seconds=30) == list(range(begin, end + 1))
 
 
-async def test_sockets_of_a_user_share_what_is_read(own_site: Site, user: str) -> None:
+async def open_sockets(site: Site, user: str, path: str, count: int, tally: Tally) -> list[Socket]:
+    """Open this many sockets of one user."""
+    return await connect_all(
+        site.port, [handshake(path, ORIGIN, site.cookie(user)) for _ in range(count)], tally
+    )
+
+
+def pause(sockets: list[Socket]) -> None:
+    """Stop reading from sockets."""
+    for connection in sockets:
+        assert connection.transport
+        connection.transport.pause_reading()
+
+
+def abort(sockets: list[Socket]) -> None:
+    """Drop sockets without a close frame."""
+    for connection in sockets:
+        assert connection.transport
+        connection.transport.abort()
+
+
+async def test_sockets_of_a_user_share_one_read(own_site: Site, user: str) -> None:
     own_site.start()
     ids = own_site.redis.publish(user, *range(500))
     before = calls(own_site, "xrange", "xrevrange")
     await asyncio.gather(*(resume(own_site, user, ids[n % 7], n % 7 + 1, 499) for n in range(40)))
     assert (
         calls(own_site, "xrange", "xrevrange") - before <= 20
-    )  # 500 events are four pages; sockets that come late find them kept
+    )  # 500 events are four pages, which are kept for late sockets
 
 
-async def test_a_snapshot_is_shared(own_site: Site, user: str) -> None:
+async def test_sockets_of_a_user_share_a_snapshot(own_site: Site, user: str) -> None:
     own_site.start()
     first, *_ = own_site.redis.publish(user, *range(2_000))
     with own_site.http(user) as http:
@@ -54,9 +75,7 @@ async def test_a_snapshot_is_shared(own_site: Site, user: str) -> None:
     assert calls(own_site, "hgetall") - before <= 4
 
 
-async def test_ids_that_no_event_has_are_answered_beside_those_that_events_have(
-    site: Site, user: str
-) -> None:
+async def test_unknown_ids_get_a_resync_and_do_not_affect_other_sockets(site: Site, user: str) -> None:
     ids = site.redis.publish(user, *range(300))
     stamp = int(ids[150].split("-")[0])
     wrong = ["1-1", f"{stamp}-99999", f"{stamp + 86_400_000}-0"]
@@ -72,8 +91,8 @@ async def test_ids_that_no_event_has_are_answered_beside_those_that_events_have(
             assert await numbers(connection, 300) == [300]
 
 
-async def test_a_hole_in_the_stream_means_resync(site: Site, user: str) -> None:
-    """Who needs what is gone from the middle gets a snapshot; who doesn't is served."""
+async def test_gap_in_the_stream_causes_a_resync(site: Site, user: str) -> None:
+    """A socket that needs the missing event gets a snapshot; one that does not is served."""
     ids = site.redis.publish(user, *range(300))
     site.redis.client.xdel(stream(user), ids[150])
     async with site.socket(user, ids[10]) as connection:
@@ -81,8 +100,8 @@ async def test_a_hole_in_the_stream_means_resync(site: Site, user: str) -> None:
     await resume(site, user, ids[200], 201, 299)
 
 
-async def test_a_socket_waits_in_line_while_redis_is_slow(own_site: Site) -> None:
-    """Redis stands still for longer than sockets used to wait, then answers: nobody is sent away."""
+async def test_sockets_wait_while_redis_is_slow(own_site: Site) -> None:
+    """Redis is stopped for three seconds and continues: no socket is refused."""
     own_site.start()
     users = [f"user-{n}" for n in range(40)]
     first = {user: own_site.redis.publish(user, *range(50))[0] for user in users}
@@ -94,10 +113,10 @@ async def test_a_socket_waits_in_line_while_redis_is_slow(own_site: Site) -> Non
     await asyncio.gather(*waiting)
 
 
-async def test_sockets_that_come_and_go_double_nothing(own_site: Site, user: str) -> None:
-    """What is read of a stream and what is published meanwhile overlap: each socket gets it once.
+async def test_short_lived_sockets_cause_no_duplicates(own_site: Site, user: str) -> None:
+    """Events in a page that are also published meanwhile are delivered once.
 
-    Sockets that know of a later event make the room look for it again and again.
+    Sockets that name a later event make the room read its stream repeatedly.
     """
     own_site.env["APP_LOG_LEVEL"] = "WARNING"
     own_site.start()
@@ -109,7 +128,7 @@ async def test_sockets_that_come_and_go_double_nothing(own_site: Site, user: str
     async with own_site.socket(user, last) as live:
         stopped = asyncio.Event()
 
-        async def come_and_go() -> None:
+        async def connect_and_abort() -> None:
             while not stopped.is_set():
                 _, writer = await asyncio.open_connection("127.0.0.1", own_site.port)
                 writer.write(request)
@@ -120,7 +139,7 @@ async def test_sockets_that_come_and_go_double_nothing(own_site: Site, user: str
             for number in range(1, 1_501):
                 own_site.redis.publish(user, number)
 
-        going = [asyncio.create_task(come_and_go()) for _ in range(16)]
+        going = [asyncio.create_task(connect_and_abort()) for _ in range(16)]
         reading = asyncio.create_task(numbers(live, 1_500, seconds=60))
         await asyncio.to_thread(publish)
         assert await reading == list(range(1, 1_501))
@@ -129,7 +148,7 @@ async def test_sockets_that_come_and_go_double_nothing(own_site: Site, user: str
 
 
 async def test_many_rooms_catch_up_after_a_cut(own_site: Site) -> None:
-    """The connection is cut while Redis keeps the hub out, and each user misses more than a page of news."""
+    """The connection is cut while Redis refuses the hub, and each user misses more than one page."""
     own_site.start()
     users = [f"user-{n}" for n in range(150)]
     async with contextlib.AsyncExitStack() as stack:
@@ -143,7 +162,7 @@ async def test_many_rooms_catch_up_after_a_cut(own_site: Site) -> None:
     assert found == [list(range(40))] * len(users)
 
 
-async def test_a_broken_stream_is_its_users_trouble_alone(own_site: Site, user: str) -> None:
+async def test_unreadable_stream_affects_only_its_user(own_site: Site, user: str) -> None:
     own_site.start()
     own_site.redis.client.set(stream("broken"), "no stream")
     async with own_site.socket("broken", "1-1") as connection:
@@ -158,37 +177,31 @@ async def test_a_broken_stream_is_its_users_trouble_alone(own_site: Site, user: 
     assert "Traceback" not in own_site.api.log()
 
 
-async def test_five_hundred_sockets_of_one_user(own_site: Site, user: str) -> None:
-    """With a backlog of a thousand events of a KiB each; some of them read nothing."""
+async def test_five_hundred_sockets_of_one_user_with_a_backlog(own_site: Site, user: str) -> None:
+    """A backlog of a thousand events of a KiB each, with some sockets that do not read."""
     own_site.env["APP_LOG_LEVEL"] = "WARNING"
     own_site.start()
     ids = own_site.redis.publish(user, *range(1_000), filler="x" * 1_000)
     before = own_site.memory()
     tally = Tally()
     path = f"/api/v1/cv-processing/ws/{user}?last_event_id={ids[0]}"
-    sockets = await connect_all(
-        own_site.port, [handshake(path, ORIGIN, own_site.cookie(user)) for _ in range(500)], tally
-    )
-    for connection in sockets[:50]:
-        assert connection.transport
-        connection.transport.pause_reading()
+    sockets = await open_sockets(own_site, user, path, 500, tally)
+    pause(sockets[:50])
     await asyncio.to_thread(own_site.redis.publish, user, 1_000)
     await tally.reach(450 * 1_000, 60)
     assert own_site.memory() - before < 96 << 20
-    for connection in sockets:
-        assert connection.transport
-        connection.transport.abort()
+    abort(sockets)
 
 
 def hint(connection: ClientConnection) -> float:
-    """Return the seconds after which the server asked to come back."""
+    """Return the seconds in the close reason's retry hint."""
     found = re.search(r"retry in ([0-9]+) ms$", connection.close_reason or "")
     assert found, connection.close_reason
     return int(found[1]) / 1000
 
 
-async def test_a_restart_says_when_to_come(own_site: Site) -> None:
-    """After the restart, and not all at once."""
+async def test_restart_sends_retry_hints(own_site: Site) -> None:
+    """For a time after the restart, and not the same for all."""
     own_site.start()
     async with contextlib.AsyncExitStack() as stack:
         connections = [
@@ -212,7 +225,7 @@ async def test_a_restart_says_when_to_come(own_site: Site) -> None:
     assert times[90] - times[10] > 0.05
 
 
-async def test_an_outage_says_when_to_come(own_site: Site, user: str) -> None:
+async def test_outage_sends_retry_hints(own_site: Site, user: str) -> None:
     own_site.start()
     own_site.redis.end(signal.SIGKILL)
 
@@ -225,12 +238,12 @@ async def test_an_outage_says_when_to_come(own_site: Site, user: str) -> None:
     assert len(hints) > 1
     assert all(1 <= seconds <= 5 for seconds in hints)
     with own_site.http(user) as http:
-        answer = http.get("/batches")
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+        response = http.get("/batches")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "3")
 
 
-async def test_the_event_loop_is_never_busy_for_long(own_site: Site) -> None:
-    """Six hundred sockets come at once, each with 500 events to catch up; health is answered meanwhile."""
+async def test_event_loop_steps_stay_short(own_site: Site) -> None:
+    """Six hundred sockets resume at once, each with 500 missed events, while readiness is polled."""
     own_site.env["APP_LOG_LEVEL"] = "WARNING"
     steps = own_site.folder / "steps"
     command, *arguments = own_site.api.arguments
@@ -251,53 +264,43 @@ async def test_the_event_loop_is_never_busy_for_long(own_site: Site) -> None:
     sockets, _ = await storm
     assert tally.lost == 0
     await asyncio.sleep(1)
-    # In processor time, which other programs on the machine don't lengthen.
+    # Processor time, which other programs on the machine do not affect.
     assert max(float(line.split()[2]) for line in steps.read_text().splitlines()) < 0.05
-    for connection in sockets:
-        assert connection.transport
-        connection.transport.abort()
+    abort(sockets)
 
 
-async def test_a_room_of_two_thousand(own_site: Site, user: str) -> None:
-    """Each event is handed to all, one after the other, and those that read nothing hold nobody up."""
+async def test_room_of_two_thousand_sockets(own_site: Site, user: str) -> None:
+    """Each event is written to all sockets; those that do not read delay no other."""
     own_site.env["APP_LOG_LEVEL"] = "WARNING"
     own_site.start()
     tally = Tally()
     path = f"/api/v1/cv-processing/ws/{user}"
-    sockets = await connect_all(
-        own_site.port, [handshake(path, ORIGIN, own_site.cookie(user)) for _ in range(2_000)], tally
-    )
+    sockets = await open_sockets(own_site, user, path, 2_000, tally)
     before = own_site.memory()
-    for connection in sockets[:20]:
-        assert connection.transport
-        connection.transport.pause_reading()
+    pause(sockets[:20])
     for number in range(20):
         await asyncio.to_thread(own_site.redis.publish, user, number, filler="x" * 1_000)
     await tally.reach(20 * 1_980, 60)
     assert own_site.memory() - before < 32 << 20
-    for connection in sockets:
-        assert connection.transport
-        connection.transport.abort()
+    abort(sockets)
 
 
-def test_closed_sockets_leave_nothing_behind(own_site: Site) -> None:
-    """Nothing is left to the garbage collector, which is kept from looking at them."""
+def test_closed_sockets_free_their_memory(own_site: Site) -> None:
+    """Without the garbage collector, from which they are hidden."""
     own_site.env["APP_LOG_LEVEL"] = "WARNING"
     own_site.start()
 
-    async def come_and_go() -> None:
+    async def connect_and_abort() -> None:
         requests = [
             handshake(f"/api/v1/cv-processing/ws/user-{n}", ORIGIN, own_site.cookie(f"user-{n}"))
             for n in range(500)
         ]
-        for connection in await connect_all(own_site.port, requests, Tally()):
-            assert connection.transport
-            connection.transport.abort()
+        abort(await connect_all(own_site.port, requests, Tally()))
         await asyncio.sleep(0.2)
 
     for _ in range(2):
-        asyncio.run(come_and_go())
+        asyncio.run(connect_and_abort())
     before = own_site.memory()
     for _ in range(6):
-        asyncio.run(come_and_go())
+        asyncio.run(connect_and_abort())
     assert own_site.memory() - before < 8 << 20

@@ -1,4 +1,4 @@
-"""The api on a unix socket: who may open it, what it believes, and that a peer that stalls is let go."""
+"""The api on a unix socket: its permissions, trusted headers, and stalled peers."""
 
 import contextlib
 import os
@@ -18,7 +18,8 @@ import uvicorn
 import app.protocol
 from app.main import BACKLOG, PROXY, Forwarded, listen
 from bench.load import handshake
-from tests.kit.app import ORIGIN, REPOSITORY, Site, wait_until
+from tests.kit.app import ORIGIN, Site
+from tests.kit.process import REPOSITORY, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def connected(path: Path, request: bytes) -> socket.socket:
     return client
 
 
-def test_both_ways_answer_and_a_restart_replaces_the_socket(served: Site, path: Path) -> None:
+def test_port_and_socket_answer_and_a_restart_replaces_the_socket(served: Site, path: Path) -> None:
     assert httpx.get(f"{served.url}/healthz").status_code == get(path, "/readyz").status_code == 200
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     before = path.stat().st_ino
@@ -62,10 +63,10 @@ def test_both_ways_answer_and_a_restart_replaces_the_socket(served: Site, path: 
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
 
 
-def test_the_client_is_who_the_proxy_says_and_nobody_else_is_believed(served: Site, path: Path) -> None:
-    said = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
-    get(path, "/healthz?by=proxy", **said)
-    httpx.get(f"{served.url}/healthz?by=port", headers=said)
+def test_client_address_is_taken_from_the_proxy_only(served: Site, path: Path) -> None:
+    forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    get(path, "/healthz?by=proxy", **forwarded)
+    httpx.get(f"{served.url}/healthz?by=port", headers=forwarded)
     log = served.api.log()
     assert '203.0.113.9:0 - "GET /healthz?by=proxy HTTP/1.1" 200' in log
     assert "127.0.0.1:" in next(line for line in log.splitlines() if "by=port" in line)
@@ -77,10 +78,10 @@ def test_the_client_is_who_the_proxy_says_and_nobody_else_is_believed(served: Si
             handshake("/api/v1/cv-processing/ws/ada", ORIGIN, f"{cookie}\r\nX-Forwarded-For: 203.0.113.8"),
         )
     ):
-        wait_until("the socket's line", lambda: '203.0.113.8:0 - "WebSocket' in served.api.log())
+        wait_until("the socket is logged", lambda: '203.0.113.8:0 - "WebSocket' in served.api.log())
 
 
-def test_the_health_check_goes_the_proxy_s_way(served: Site, path: Path) -> None:
+def test_health_check_uses_the_socket(served: Site, path: Path) -> None:
     def check() -> tuple[int, str]:
         ran = subprocess.run(
             (sys.executable, "-m", "app.healthcheck", "api"),
@@ -94,7 +95,7 @@ def test_the_health_check_goes_the_proxy_s_way(served: Site, path: Path) -> None
     path.with_name("moved").rename(path)
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(own_site: Site) -> None:
+def test_unwritable_folder_is_named(own_site: Site) -> None:
     own_site.env["APP_SOCKET"] = "/proc/api.sock"
     own_site.api.start()
     assert own_site.api.child
@@ -102,8 +103,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(own_site: Site) -> None:
     assert "APP_SOCKET is '/proc/api.sock', where this process can't listen" in own_site.api.log()
 
 
-def test_thousands_wait_for_a_busy_api_and_none_is_refused(path: Path) -> None:
-    """A unix socket's queue refuses at once when it is full; nginx would answer 502."""
+def test_thousands_of_connections_wait_for_a_busy_api(path: Path) -> None:
+    """A unix socket refuses connections when its queue is full, and nginx would answer 502."""
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
     with contextlib.ExitStack() as stack:
         stack.enter_context(listen(path))
@@ -115,7 +116,7 @@ def test_thousands_wait_for_a_busy_api_and_none_is_refused(path: Path) -> None:
 
 @pytest.fixture
 def talker(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
-    """A server of our protocol that sends without end, with short times."""
+    """A server with our protocol and short timeouts that sends without end."""
     monkeypatch.setattr(app.protocol, "CLOSE_TIMEOUT", 1.0)
 
     async def talk(scope: dict, receive: object, send: object) -> None:  # type: ignore[type-arg]
@@ -141,7 +142,7 @@ def talker(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Serv
     thread.join(10)
 
 
-def test_a_peer_that_takes_nothing_is_let_go(talker: uvicorn.Server, path: Path) -> None:
+def test_peer_that_does_not_read_is_dropped(talker: uvicorn.Server, path: Path) -> None:
     stalled = connected(path, handshake("/", ORIGIN, ""))
     assert len(talker.server_state.connections) == 1
     begin = time.monotonic()
@@ -150,7 +151,7 @@ def test_a_peer_that_takes_nothing_is_let_go(talker: uvicorn.Server, path: Path)
     stalled.close()
 
 
-def test_a_peer_that_closes_and_then_takes_nothing_is_let_go(talker: uvicorn.Server, path: Path) -> None:
+def test_peer_that_closes_and_does_not_read_is_dropped(talker: uvicorn.Server, path: Path) -> None:
     stalled = connected(path, handshake("/", ORIGIN, ""))
     time.sleep(0.2)
     stalled.sendall(bytes((0x88, 0x80, 0, 0, 0, 0)))
@@ -158,10 +159,10 @@ def test_a_peer_that_closes_and_then_takes_nothing_is_let_go(talker: uvicorn.Ser
     stalled.close()
 
 
-def test_a_peer_that_sends_too_long_a_frame_can_go_on_and_reads_why(
+def test_peer_that_still_sends_an_oversized_frame_receives_the_close_code(
     served: Site, path: Path, user: str
 ) -> None:
-    """As nginx does: what it may not write any more it answers with a close of its own, without the code."""
+    """nginx, once it can't write any more, closes the client without the code."""
     target = f"/api/v1/cv-processing/ws/{user}"
     client = connected(path, handshake(target, ORIGIN, served.cookie(user)))
     client.sendall(bytes((0x81, 0xFF)) + (65_537).to_bytes(8, "big") + bytes(4))
@@ -178,8 +179,8 @@ def test_a_peer_that_sends_too_long_a_frame_can_go_on_and_reads_why(
 @pytest.mark.parametrize(
     ("server", "client"), [(("/run/api.sock", None), ("192.0.2.1", 0)), (("127.0.0.1", 8000), None)]
 )
-async def test_a_tcp_peer_that_has_gone_is_not_taken_for_the_proxy(server: object, client: object) -> None:
-    """The kernel no longer knows its address, as it knows none of a unix socket's peer."""
+async def test_disconnected_tcp_peer_is_not_mistaken_for_the_proxy(server: object, client: object) -> None:
+    """Its address is unknown, as is that of a unix socket's peer."""
     seen = []
 
     async def app(scope: dict[str, object], receive: object, send: object) -> None:

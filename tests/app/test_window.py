@@ -1,4 +1,4 @@
-"""The window that a room's sockets share, against a list of all events."""
+"""The window that a room's sockets share, compared with a list of all events."""
 
 import itertools
 import random
@@ -8,7 +8,7 @@ from app.window import PIECE, Window
 
 
 def events(count: int, size: int = 0) -> list[Event]:
-    """Return a stream's events, `size` bytes longer each than they have to be."""
+    """Return the events of a stream, each with `size` extra bytes."""
     ids = [f"{1_700_000_000_000 + number // 3}-{number % 3}" for number in range(count + 1)]
     body = '{"type":"note","filler":"' + "x" * size + '"}'
     return [
@@ -46,11 +46,11 @@ def test_any_growth_and_trimming_keeps_cursors_and_frames() -> None:
                 assert window.after(event.id) == seen
             if low < high:
                 cursor = rng.randrange(low, high) - offset
-                got = b""
+                received = b""
                 while cursor < window.end:
                     piece, cursor = window.piece(cursor)
-                    got += piece
-                assert b"".join(event.frame for event in stream[low:high]).endswith(got)
+                    received += piece
+                assert b"".join(event.frame for event in stream[low:high]).endswith(received)
 
 
 def test_a_gap_is_not_bridged() -> None:
@@ -75,7 +75,7 @@ def test_pieces_are_bounded_and_shared() -> None:
     assert alone.piece(0) == (huge.frame, 1)
 
 
-def test_frames_are_what_the_protocol_says() -> None:
+def test_frames_follow_rfc_6455() -> None:
     for length, head in ((1, b"\x81\x01"), (125, b"\x81\x7d"), (126, b"\x81\x7e\x00\x7e")):
         assert frame("x" * length) == head + b"x" * length
     assert frame("x" * 65_536)[:10] == b"\x81\x7f" + (65_536).to_bytes(8)
@@ -85,6 +85,6 @@ def test_frames_are_what_the_protocol_says() -> None:
         assert (id_of(event.frame), type_of(event.frame)) == (event.id, "note")
 
 
-def test_a_message_of_somebody_elses_order_keeps_its_id_first() -> None:
+def test_id_becomes_the_first_field_of_a_frame() -> None:
     event = from_message('{"type":"note","previous_id":"1-1","id":"2-2"}')
     assert (event.id, event.previous, id_of(event.frame)) == ("2-2", "1-1", "2-2")

@@ -1,27 +1,11 @@
-"""Debian's Chromium, opened as a person does."""
+"""Debian's Chromium, with one page per test."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
-
-def launch(playwright: Playwright, **options: Any) -> Browser:
-    """Start Chromium; as root it needs --no-sandbox."""
-    return playwright.chromium.launch(
-        executable_path="/usr/bin/chromium",
-        args=[
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-        ],
-        **options,
-    )
+from tests.kit.browser import launch
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +23,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(params=["light", "dark"])
 def page(request, browser: Browser):
-    """Open the site as a person does; the test certificate is accepted by hand, so here too."""
+    """A page in either colour scheme, which accepts the test certificate as a user would by hand."""
     context = browser.new_context(
         ignore_https_errors=True, color_scheme=request.param, viewport={"width": 1000, "height": 900}
     )

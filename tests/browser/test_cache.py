@@ -1,4 +1,4 @@
-"""The back/forward cache, which Playwright turns off: the page lets go of its socket and comes back whole."""
+"""The back/forward cache, which Playwright turns off: the page closes its socket and returns up to date."""
 
 import os
 from collections.abc import Iterator
@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Playwright, expect
 
-from tests.browser.conftest import launch
-from tests.kit.browser import sign_in
+from tests.kit.browser import launch, sign_in
 
-# Sees the page's sockets, and on its return what became of them and whether it came from the cache.
+# Records the page's sockets, and on return their states and whether the page came from the cache.
 WATCH = """
 window.sockets = [];
 window.WebSocket = class extends WebSocket {
@@ -17,10 +16,10 @@ window.WebSocket = class extends WebSocket {
 };
 window.addEventListener("pageshow", (event) => {
   window.cached = event.persisted;
-  window.found = window.sockets.map((socket) => socket.readyState);
+  window.states = window.sockets.map((socket) => socket.readyState);
 });
 """
-# By the browser, which knows where *.localhost is.
+# In the browser, which resolves *.localhost.
 UPLOAD = """async () => {
   const form = new FormData();
   form.append("files", new File(["Grace Hopper\\ngrace@example.com"], "grace.txt", {type: "text/plain"}));
@@ -31,7 +30,7 @@ ENDED = (2, 3)  # WebSocket's CLOSING and CLOSED
 
 @pytest.fixture
 def cached_page(playwright: Playwright) -> Iterator[Page]:
-    """A page of a browser that has the cache on."""
+    """A page of a browser with the cache on."""
     browser = launch(playwright, ignore_default_args=["--disable-back-forward-cache"])
     page = browser.new_context(ignore_https_errors=True).new_page()
     page.add_init_script(WATCH)
@@ -39,20 +38,20 @@ def cached_page(playwright: Playwright) -> Iterator[Page]:
     browser.close()
 
 
-def test_a_page_in_the_cache_has_no_socket_and_comes_back_whole(cached_page: Page) -> None:
+def test_a_cached_page_has_no_socket_and_returns_up_to_date(cached_page: Page) -> None:
     page = cached_page
     site = os.environ["SITE_URL"].rstrip("/")
     sign_in(page, "cache")
     page.evaluate("window.marker = 1")
     page.goto(f"{site}/favicon.svg")
-    # While nobody sees it, a batch is processed.
+    # A batch is processed while the page is cached.
     assert page.evaluate(UPLOAD) == 202
     page.wait_for_timeout(2_000)
     page.evaluate("history.back()")
     expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
     assert page.evaluate("[window.marker, window.cached]") == [1, True], "it did not come from the cache"
-    found = page.evaluate("window.found")
-    assert len(found) == 1
-    assert found[0] in ENDED, "the socket was kept"
+    states = page.evaluate("window.states")
+    assert len(states) == 1
+    assert states[0] in ENDED, "the socket was kept"
     assert page.evaluate("window.sockets.length") == 2
     expect(page.get_by_test_id("batch").first).to_have_attribute("data-status", "done", timeout=30_000)

@@ -1,25 +1,25 @@
-"""The page in Debian's Chromium, through the edge: what a person sees. Takes SITE_URL from .demo/env."""
+"""The page in Debian's Chromium, through the edge, as users see it. SITE_URL is in .demo/env."""
 
 from playwright.sync_api import Page, expect
 
 from tests.kit.browser import ARTEFACTS, CVS, sign_in
 
 
-def test_three_cvs_end_right_with_no_reload(page: Page):
-    complaints: list[str] = []
+def test_three_cvs_are_processed_without_a_reload(page: Page):
+    errors: list[str] = []
     sockets = []
     navigations = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("websocket", lambda socket: sockets.append(socket.url))
     sign_in(page, f"browser-{page.scheme}")
-    complaints_before = len(complaints)
+    errors_before = len(errors)
     page.on("framenavigated", lambda frame: navigations.append(frame.url))
 
     page.get_by_test_id("file-input").set_input_files(CVS)
     batch = page.get_by_test_id("batch").first
     expect(batch).to_have_attribute("data-status", "done", timeout=30_000)
-    ends = {cv.get_attribute("data-status"): cv.inner_text() for cv in batch.get_by_test_id("cv").all()}
-    assert set(ends) == {"done", "failed"}
+    results = {cv.get_attribute("data-status"): cv.inner_text() for cv in batch.get_by_test_id("cv").all()}
+    assert set(results) == {"done", "failed"}
     for text in ("Grace Hopper", "grace@example.com", "Alan Turing", "alan@example.com", "Docker"):
         expect(batch).to_contain_text(text)
     expect(batch.get_by_test_id("cv-error")).not_to_be_empty()
@@ -28,10 +28,10 @@ def test_three_cvs_end_right_with_no_reload(page: Page):
     page.screenshot(path=ARTEFACTS / f"page-{page.scheme}.png", full_page=True)
     assert navigations == [], "the page was reloaded"
     assert [url.split(":")[0] for url in sockets] == ["wss"]
-    assert complaints[complaints_before:] == []
+    assert errors[errors_before:] == []
 
 
-def test_progress_comes_over_the_socket_alone(page: Page):
+def test_progress_arrives_over_the_socket_only(page: Page):
     sign_in(page, f"socket-{page.scheme}")
     snapshots = []
     page.on(
@@ -45,7 +45,7 @@ def test_progress_comes_over_the_socket_alone(page: Page):
     assert snapshots == [], "the page polled"
 
 
-def test_a_file_of_another_kind_is_refused_in_words(page: Page):
+def test_a_file_of_an_unknown_type_is_refused_with_its_name(page: Page):
     sign_in(page, f"refused-{page.scheme}")
     page.get_by_test_id("file-input").set_input_files(
         [{"name": "photo.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n" + bytes(100)}]

@@ -1,6 +1,6 @@
-"""Seven faults, each while three CVs and a stream of events go through: the page ends right, nothing is lost.
+"""Seven faults while three CVs are processed and events stream: no event is lost and the page is right.
 
-They break the demo's site and mend it again, so nothing else may use it meanwhile.
+They break and repair the demo's site, so nothing else may use it meanwhile.
 """
 
 import re
@@ -48,7 +48,7 @@ def reload_nginx(demo: Demo, page: Page) -> None:
     demo.run("systemctl", "reload", "nginx")
 
 
-def browser_offline(demo: Demo, page: Page) -> None:
+def go_offline(demo: Demo, page: Page) -> None:
     page.context.set_offline(True)
     demo.cut_edge()
     expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "offline")
@@ -61,30 +61,30 @@ def browser_offline(demo: Demo, page: Page) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    happen: Callable[[Demo, Page], None]
-    ends_the_socket: bool = True
+    cause: Callable[[Demo, Page], None]
+    closes_the_socket: bool = True
 
 
 FAULTS = {
     "cut at the edge": Fault(cut_at_the_edge),
     "api restart": Fault(restart_api),
     "api kill -9": Fault(kill_api),
-    "Redis restart": Fault(restart_redis, ends_the_socket=False),
-    "hub cut from Redis": Fault(cut_the_hub_from_redis, ends_the_socket=False),
+    "Redis restart": Fault(restart_redis, closes_the_socket=False),
+    "hub cut from Redis": Fault(cut_the_hub_from_redis, closes_the_socket=False),
     "nginx reload": Fault(reload_nginx),
-    "browser offline": Fault(browser_offline),
+    "browser offline": Fault(go_offline),
 }
 SCHEMES = ("light", "dark")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _workers_end_soon(demo: Demo) -> Iterator[None]:
-    """Let nginx's old workers drop their sockets soon after a reload.
+def _short_worker_shutdown(demo: Demo) -> Iterator[None]:
+    """Make nginx's old workers close their sockets soon after a reload.
 
-    It is reloaded here, too: a worker goes by the configuration that it was started with.
+    With a reload first, since a worker keeps the configuration that it was started with.
     """
     conf = "/etc/nginx/nginx.conf"
-    # A run that was killed may have left its own.
+    # A run that was killed may have left its line.
     demo.run("sed", "--in-place", "-e", f"1i {SHORT}", "-e", f"/^{SHORT}$/d", conf)
     try:
         demo.run("sh", "-c", "nginx -t && systemctl reload nginx")
@@ -99,7 +99,7 @@ def _workers_end_soon(demo: Demo) -> Iterator[None]:
     [(name, SCHEMES[number % 2]) for number, name in enumerate(FAULTS)] + [("browser offline", "dark")],
     indirect=["page"],
 )
-def test_nothing_is_lost(page: Page, demo: Demo, name: str) -> None:
+def test_no_event_is_lost(page: Page, demo: Demo, name: str) -> None:
     ARTEFACTS.mkdir(exist_ok=True)
     fault = FAULTS[name]
     devtools = DevTools(page)
@@ -110,13 +110,13 @@ def test_nothing_is_lost(page: Page, demo: Demo, name: str) -> None:
     batch = page.get_by_test_id("batch")
 
     with demo.publishing(user):
-        with demo.worker_resting():
+        with demo.worker_paused():
             page.get_by_test_id("file-input").set_input_files(CVS)
             expect(batch.get_by_test_id("cv")).to_have_count(3)
         begin = time.time()
-        fault.happen(demo, page)
-        if fault.ends_the_socket:
-            # The first loss may be noticed later than it is made.
+        fault.cause(demo, page)
+        if fault.closes_the_socket:
+            # The page may notice the loss a little later.
             page.wait_for_timeout(1_500)
         expect(connection).to_have_attribute("data-state", "live", timeout=60_000)
         expect(batch).to_have_attribute("data-status", "done", timeout=60_000)
@@ -134,18 +134,20 @@ def test_nothing_is_lost(page: Page, demo: Demo, name: str) -> None:
     assert not [message for message in devtools.messages if message["type"] == "resync"]
 
     opened = devtools.handshakes.count(101)
-    assert opened > 1 if fault.ends_the_socket else opened == 1, f"not this fault: {devtools.handshakes}"
+    assert opened > 1 if fault.closes_the_socket else opened == 1, (
+        f"the fault had another effect: {devtools.handshakes}"
+    )
     assert {status for status in devtools.handshakes if status != 101} <= {502, 503, 504}
     assert devtools.insecure == []
     assert navigations == [], "the page was reloaded"
 
     expect(connection).to_have_attribute("data-state", "live")
-    ends = [cv.get_attribute("data-status") for cv in batch.get_by_test_id("cv").all()]
-    assert ends == ["done", "done", "failed"]
+    results = [cv.get_attribute("data-status") for cv in batch.get_by_test_id("cv").all()]
+    assert results == ["done", "done", "failed"]
     for text in ("Grace Hopper", "Alan Turing"):
         expect(batch).to_contain_text(text)
     expect(batch.get_by_test_id("cv-error")).not_to_be_empty()
-    # What the page shows is what a refresh would show.
+    # The page shows the same as after a refresh.
     shown = batch.inner_text()
     page.reload()
     expect(connection).to_have_attribute("data-state", "live")

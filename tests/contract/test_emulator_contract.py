@@ -1,4 +1,4 @@
-"""The emulator's answers against Cloudflare's published API description, and with the official SDK."""
+"""The emulator's responses against Cloudflare's published API description, and with the official SDK."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import schemathesis
 from schemathesis.openapi.checks import JsonSchemaError
 
 from emulator.zone import SETTINGS
-from tests.emulator.test_emulated_certificates import EC_KEY, wanted
 from tests.kit import emulator as kit
+from tests.kit.certificates import ec_key, origin_ca_order
 from tests.kit.cloudflare_description import described, description
 
 ZONE, SETTING, AUTOMATIC, RECORDS = (
@@ -61,7 +61,7 @@ def zone(api: httpx.Client) -> str:
 
 
 def fits(schema: Any, path: str, method: str, answer: httpx.Response, status: int = 200) -> None:
-    """Fail unless the answer has the status and is what the description says of the operation."""
+    """Fail unless the response has the status and matches the operation's description."""
     assert answer.status_code == status, answer.text
     schema[path][method].validate_response(answer)
 
@@ -70,7 +70,7 @@ def fits(schema: Any, path: str, method: str, answer: httpx.Response, status: in
 
 
 @described
-def test_successes_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+def test_successful_responses_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
     fits(schema, "/zones", "GET", api.get("/zones", params={"name": kit.NAME}))
     fits(schema, "/zones", "GET", api.get("/zones", params={"name": "example.com"}))
     fits(schema, ZONE, "GET", api.get(f"/zones/{zone}"))
@@ -96,18 +96,18 @@ def test_every_setting_is_as_described(
 
 
 @described
-@pytest.mark.parametrize("standing", ["disabled", "expired"])
-def test_an_ended_token_is_as_described(
-    schema: Any, emulator: kit.Process, api: httpx.Client, standing: str
+@pytest.mark.parametrize("status", ["disabled", "expired"])
+def test_an_inactive_token_is_as_described(
+    schema: Any, emulator: kit.Process, api: httpx.Client, status: str
 ) -> None:
-    httpx.put(f"{emulator.api}/_emulator/token", json={"status": standing}).raise_for_status()
+    httpx.put(f"{emulator.api}/_emulator/token", json={"status": status}).raise_for_status()
     fits(schema, "/user/tokens/verify", "GET", api.get("/user/tokens/verify"))
     fits(schema, "/zones", "GET", api.get("/zones"), 403)
 
 
 @described
 @pytest.mark.parametrize("header", [None, "Bearer short", f"Bearer {'x' * 40}"])
-def test_refused_tokens_are_as_described(
+def test_rejected_tokens_are_as_described(
     schema: Any, api: httpx.Client, zone: str, header: str | None
 ) -> None:
     del api.headers["authorization"]
@@ -126,17 +126,17 @@ def test_refused_tokens_are_as_described(
 
 
 @described
-def test_refused_requests_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
-    nobody = "0" * 32
-    fits(schema, ZONE, "GET", api.get(f"/zones/{nobody}"), 404)
-    fits(schema, SETTING, "GET", api.get(f"/zones/{nobody}/settings/ssl"), 404)
-    fits(schema, RECORDS, "GET", api.get(f"/zones/{nobody}/dns_records"), 404)
+def test_rejected_requests_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
+    unknown_zone = "0" * 32
+    fits(schema, ZONE, "GET", api.get(f"/zones/{unknown_zone}"), 404)
+    fits(schema, SETTING, "GET", api.get(f"/zones/{unknown_zone}/settings/ssl"), 404)
+    fits(schema, RECORDS, "GET", api.get(f"/zones/{unknown_zone}/dns_records"), 404)
     settings = f"/zones/{zone}/settings"
     fits(schema, SETTING, "GET", api.get(f"{settings}/brotli"), 400)
     for name, body in (("ssl", '{"value": "Full"}'), ("ssl", "{"), ("polish", '{"value": "lossy"}')):
         fits(schema, SETTING, "PATCH", api.patch(f"{settings}/{name}", content=body), 400)
-    refused = api.patch(f"{settings}/ssl_automatic_mode", json={"value": "manual"})
-    fits(schema, AUTOMATIC, "PATCH", refused, 400)
+    rejected = api.patch(f"{settings}/ssl_automatic_mode", json={"value": "manual"})
+    fits(schema, AUTOMATIC, "PATCH", rejected, 400)
 
 
 @described
@@ -189,9 +189,15 @@ def test_rulesets_are_as_described(schema: Any, api: httpx.Client, zone: str, ph
 
 @described
 def test_certificates_are_as_described(schema: Any, api: httpx.Client, zone: str) -> None:
-    made = api.post("/certificates", json=wanted(EC_KEY))
+    made = api.post("/certificates", json=origin_ca_order(kit.NAME, ec_key()))
     fits(schema, CERTIFICATES, "POST", made)
-    fits(schema, CERTIFICATES, "POST", api.post("/certificates", json=wanted(EC_KEY, csr="no")), 400)
+    fits(
+        schema,
+        CERTIFICATES,
+        "POST",
+        api.post("/certificates", json=origin_ca_order(kit.NAME, ec_key(), csr="no")),
+        400,
+    )
     fits(schema, CERTIFICATES, "GET", api.get("/certificates", params={"zone_id": zone}))
     one = f"/certificates/{made.json()['result']['id']}"
     fits(schema, CERTIFICATE, "GET", api.get(one))
@@ -245,7 +251,7 @@ def test_missing_permissions_are_as_described(
         (("errors",), None),
     ],
 )
-def test_the_check_itself_notices_a_wrong_answer(
+def test_the_check_itself_reports_a_wrong_response(
     schema: Any, api: httpx.Client, zone: str, place: tuple[str, ...], wrong: object
 ) -> None:
     answer = api.get(f"/zones/{zone}/settings/ssl")
@@ -299,13 +305,13 @@ def test_the_sdk_finds_no_zone_of_another_name(sdk: cloudflare.Cloudflare) -> No
 @pytest.mark.parametrize(
     ("method", "path", "value", "error", "code"),
     [
-        ("get", "/zones/{nobody}/settings/ssl", None, cloudflare.NotFoundError, 7003),
+        ("get", "/zones/{unknown_zone}/settings/ssl", None, cloudflare.NotFoundError, 7003),
         ("get", "/zones/{zone}/settings/brotli", None, cloudflare.BadRequestError, 1006),
         ("patch", "/zones/{zone}/settings/ssl", "Full", cloudflare.BadRequestError, 1007),
         ("patch", "/zones/{zone}/settings/polish", "lossy", cloudflare.BadRequestError, 1057),
     ],
 )
-def test_the_sdk_raises_what_cloudflare_refuses(
+def test_the_sdk_raises_cloudflares_errors(
     sdk: cloudflare.Cloudflare,
     zone: str,
     method: str,
@@ -316,11 +322,11 @@ def test_the_sdk_raises_what_cloudflare_refuses(
 ) -> None:
     more = {"body": {"value": value}} if value else {}
     with pytest.raises(error) as raised:
-        getattr(sdk, method)(path.format(zone=zone, nobody="0" * 32), cast_to=object, **more)
+        getattr(sdk, method)(path.format(zone=zone, unknown_zone="0" * 32), cast_to=object, **more)
     assert codes(raised.value) == [code]
 
 
-def test_the_sdk_says_a_wrong_token_is_wrong(emulator: kit.Process, api: httpx.Client) -> None:
+def test_the_sdk_reports_a_wrong_token(emulator: kit.Process, api: httpx.Client) -> None:
     wrong = client_of(emulator, "x" * 40)
     with pytest.raises(cloudflare.AuthenticationError) as verified:
         wrong.get("/user/tokens/verify", cast_to=object)

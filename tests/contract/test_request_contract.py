@@ -1,4 +1,4 @@
-"""The check of requests itself: it lets through what Cloudflare describes, and notices what it does not."""
+"""The request check itself: it accepts what Cloudflare's description allows and reports everything else."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def entry(method: str, path: str, body: Any = None, status: int = 200, **query: 
     ],
     ids=lambda request_: f"{request_['method']} {request_['path'].rpartition('/')[2]}",
 )
-def test_what_is_described_passes(request_: dict[str, Any]) -> None:
+def test_described_requests_are_accepted(request_: dict[str, Any]) -> None:
     assert problems([request_]) == []
 
 
 @described
 @pytest.mark.parametrize(
-    ("request_", "says"),
+    ("request_", "message"),
     [
         (entry("GET", "/client/v4/zones", nam="a"), "'nam'"),
         (entry("PUT", "/client/v4/zones", {}), "no such operation"),
@@ -77,24 +77,24 @@ def test_what_is_described_passes(request_: dict[str, Any]) -> None:
         (entry("POST", "/client/v4/certificates", {**CERTIFICATE, "requested_validity": 91}), "91"),
         (entry("GET", "/client/v4/certificates", zone="0" * 32), "'zone'"),
         (entry("POST", "/client/v4/certificates", {**CERTIFICATE, "key": "pem"}), "'key' was unexpected"),
-        (entry("DELETE", "/client/v4/certificates/1", {"id": "1"}), "wants no body"),
+        (entry("DELETE", "/client/v4/certificates/1", {"id": "1"}), "takes no body"),
         (entry("PUT", f"{CLIENTS}/settings", {"enabled": "on"}), "'on'"),
         (entry("PUT", CLIENTS, PAIR), "no such operation"),
         (entry("GET", CLIENTS, state="active"), "'state'"),
         (entry("POST", CLIENTS, {**PAIR, "enabled": True}), "certificate, private_key"),
         (entry("POST", CLIENTS, {"certificate": "pem"}), "certificate, private_key"),
         (entry("DELETE", f"{CLIENTS}/{'1' * 32}", {"id": "1"}), "no body"),
-        (entry("DELETE", f"{ZONE}/dns_records/{'1' * 32}", {"a": 1}), "wants no body"),
+        (entry("DELETE", f"{ZONE}/dns_records/{'1' * 32}", {"a": 1}), "takes no body"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["method"],
 )
-def test_what_is_not_described_is_noticed(request_: dict[str, Any], says: str) -> None:
+def test_other_requests_are_reported(request_: dict[str, Any], message: str) -> None:
     (problem, *_) = problems([request_])
-    assert says in problem
+    assert message in problem
 
 
 @described
-def test_what_was_refused_is_left_out_and_what_had_to_wait_is_not() -> None:
+def test_rejected_requests_are_left_out_but_not_rate_limited_ones() -> None:
     wrong = {"path": "/client/v4/nowhere", "method": "GET", "query": {}, "body": None}
     assert problems([{**wrong, "status": status} for status in (400, 403, 404)]) == []
     assert len(problems([{**wrong, "status": status} for status in (0, 200, 429, 500)])) == 4

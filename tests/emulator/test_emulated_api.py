@@ -1,15 +1,13 @@
-"""The emulated API: tokens, zones, settings, plans, DNS, faults, journal, control, state, options."""
+"""The emulated API: tokens, zones, settings, plans, address ranges, and the control API."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import httpx
 import pytest
 
-from emulator.__main__ import options
 from emulator.zone import Fresh, Zone
 from tests.kit import emulator as kit
 from tests.kit.emulator import refusal
@@ -30,7 +28,7 @@ SSL = "/settings/ssl"
         (f"Bearer {UNKNOWN}", (401, 1000), (403, 9109), (401, 10000)),
     ],
 )
-async def test_a_bad_token_is_refused_as_each_service_does(
+async def test_an_invalid_token_is_rejected_as_each_service_does(
     site: kit.Site,
     api: httpx.AsyncClient,
     header: str | None,
@@ -50,20 +48,20 @@ async def test_a_bad_token_is_refused_as_each_service_does(
     assert site.zone.value("ssl") == "flexible"
 
 
-async def test_the_key_headers_of_a_stray_environment_are_refused(api: httpx.AsyncClient) -> None:
+async def test_global_api_key_headers_are_rejected(api: httpx.AsyncClient) -> None:
     del api.headers["authorization"]
     answer = await api.get("/zones", headers={"x-auth-email": "someone@example.com"})
     assert refusal(answer) == (400, 6003)
     assert answer.json()["errors"][0]["error_chain"][0]["code"] == 6103
 
 
-@pytest.mark.parametrize("standing", ["expired", "disabled"])
-async def test_an_ended_token_says_so_when_verified_and_is_refused_otherwise(
-    api: httpx.AsyncClient, control: httpx.AsyncClient, standing: str
+@pytest.mark.parametrize("status", ["expired", "disabled"])
+async def test_an_inactive_token_shows_its_status_when_verified_and_is_rejected_otherwise(
+    api: httpx.AsyncClient, control: httpx.AsyncClient, status: str
 ) -> None:
     assert (await api.get("/user/tokens/verify")).json()["result"]["status"] == "active"
-    await control.put("/token", json={"status": standing})
-    assert (await api.get("/user/tokens/verify")).json()["result"]["status"] == standing
+    await control.put("/token", json={"status": status})
+    assert (await api.get("/user/tokens/verify")).json()["result"]["status"] == status
     assert refusal(await api.get("/zones")) == (403, 9109)
     await control.post("/reset")
     assert (await api.get("/zones")).status_code == 200
@@ -104,7 +102,7 @@ async def test_the_zone_list_is_filtered(api: httpx.AsyncClient, query: str, cou
         ("GET", "/zones?page=x", (400, 6003)),
     ],
 )
-async def test_what_is_not_there_is_refused(
+async def test_unknown_paths_and_parameters_are_rejected(
     api: httpx.AsyncClient, method: str, path: str, expected: tuple[int, int]
 ) -> None:
     assert refusal(await api.request(method, path)) == expected
@@ -124,29 +122,30 @@ async def test_a_setting_is_read_and_changed(site: kit.Site, api: httpx.AsyncCli
     assert (again.id, again.setting("min_tls_version")) == (site.zone.id, changed)
 
 
-@pytest.mark.parametrize(
-    ("setting", "body", "expected"),
-    [
-        ("brotli", b'{"value": "on"}', (400, 1006)),
-        ("ssl", b'{"value": "Full"}', (400, 1007)),
-        ("ssl", b'{"value": true}', (400, 1007)),
-        ("ssl", b"{}", (400, 1007)),
-        ("ssl", b"[]", (400, 1007)),
-        ("ssl", b"value=full", (400, 6007)),
-        ("browser_cache_ttl", b'{"value": -1}', (400, 1007)),
-        ("browser_cache_ttl", b'{"value": true}', (400, 1007)),
-        ("ssl_automatic_mode", b'{"value": "manual"}', (400, 1008)),
-        ("polish", b'{"value": "lossy"}', (400, 1057)),
-        ("orange_to_orange", b'{"value": "on"}', (400, 1024)),
-        ("true_client_ip_header", b'{"value": "on"}', (400, 1025)),
+INVALID_CHANGES = {
+    1006: [("brotli", '{"value": "on"}')],
+    1007: [
+        *(("ssl", body) for body in ('{"value": "Full"}', '{"value": true}', "{}", "[]")),
+        *(("browser_cache_ttl", body) for body in ('{"value": -1}', '{"value": true}')),
     ],
+    1008: [("ssl_automatic_mode", '{"value": "manual"}')],
+    1024: [("orange_to_orange", '{"value": "on"}')],
+    1025: [("true_client_ip_header", '{"value": "on"}')],
+    1057: [("polish", '{"value": "lossy"}')],
+    6007: [("ssl", "value=full")],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "setting", "body"),
+    [(code, *change) for code, changes in INVALID_CHANGES.items() for change in changes],
 )
-async def test_a_wrong_change_is_refused_and_changes_nothing(
-    site: kit.Site, api: httpx.AsyncClient, setting: str, body: bytes, expected: tuple[int, int]
+async def test_an_invalid_change_is_rejected_and_changes_nothing(
+    site: kit.Site, api: httpx.AsyncClient, code: int, setting: str, body: str
 ) -> None:
     path = f"/zones/{site.zone.id}/settings/{setting}"
     before = (await api.get(path)).json()
-    assert refusal(await api.patch(path, content=body)) == expected
+    assert refusal(await api.patch(path, content=body)) == (400, code)
     assert (await api.get(path)).json() == before
 
 
@@ -176,7 +175,19 @@ async def test_automatic_ssl_can_be_pinned(site: kit.Site, api: httpx.AsyncClien
     assert (await api.patch(path, json={"value": "custom"})).json()["result"]["value"] == "custom"
 
 
-# --- DNS, address ranges
+async def test_argo_is_rejected_on_the_free_plan(
+    site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
+) -> None:
+    path = f"/zones/{site.zone.id}/argo/smart_routing"
+    assert refusal(await api.get(path)) == (401, 1015)
+    assert refusal(await api.patch(path, json={"value": "on"})) == (401, 1015)
+    await control.put("/plan", json={"plan": "pro"})
+    assert (await api.get(path)).json()["result"]["value"] == "off"
+    assert (await api.patch(path, json={"value": "on"})).json()["result"]["value"] == "on"
+    assert refusal(await api.patch(path, json={"value": "yes"})) == (400, 1007)
+
+
+# --- DNS and address ranges
 
 
 async def test_dns_records_are_listed_and_filtered(
@@ -195,27 +206,27 @@ async def test_dns_records_are_listed_and_filtered(
         assert len((await api.get(path + query)).json()["result"]) == count
 
 
-async def test_address_ranges_are_the_edges_own_unless_said_and_carry_an_etag(
+async def test_address_ranges_default_to_the_edges_own_and_have_an_etag(
     api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     del api.headers["authorization"]
     own = (await api.get("/ips")).json()["result"]
-    # The origin is at 127.0.0.1, and from there it is reached.
+    # The origin is at 127.0.0.1, so the edge connects from there.
     assert "127.0.0.1/32" in own["ipv4_cidrs"]
     assert all(cidr.endswith("/32") for cidr in own["ipv4_cidrs"])
     assert re.fullmatch("[0-9a-f]{32}", own["etag"])
     await control.put("/ranges", json=["192.0.2.0/24", "2001:db8::/32"])
-    said = (await api.get("/ips")).json()["result"]
-    assert (said["ipv4_cidrs"], said["ipv6_cidrs"]) == (["192.0.2.0/24"], ["2001:db8::/32"])
-    assert said["etag"] != own["etag"]
+    configured = (await api.get("/ips")).json()["result"]
+    assert (configured["ipv4_cidrs"], configured["ipv6_cidrs"]) == (["192.0.2.0/24"], ["2001:db8::/32"])
+    assert configured["etag"] != own["etag"]
     await control.put("/ranges", json=[])
     assert (await api.get("/ips")).json()["result"] == own
 
 
-# --- what tests steer
+# --- the control API
 
 
-async def test_the_journal_tells_each_request_and_never_the_token(
+async def test_the_journal_has_each_request_and_never_the_token(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     path = f"/zones/{site.zone.id}{SSL}"
@@ -233,7 +244,7 @@ async def test_the_journal_tells_each_request_and_never_the_token(
     assert (await control.get("/journal")).json() == []
 
 
-async def test_a_fault_takes_the_place_of_answers_as_often_as_it_says(
+async def test_a_fault_replaces_as_many_responses_as_it_specifies(
     api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     limited = {
@@ -252,7 +263,7 @@ async def test_a_fault_takes_the_place_of_answers_as_often_as_it_says(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "says"),
+    ("method", "path", "body", "message"),
     [
         (
             "PATCH",
@@ -262,14 +273,14 @@ async def test_a_fault_takes_the_place_of_answers_as_often_as_it_says(
         ),
         ("PATCH", "/settings", {"ssl": "full", "brotli": "on"}, "setting 'brotli' is unknown"),
         ("PATCH", "/settings", {"proxy_read_timeout": "long"}, "a number from 0.05 to 6000, not 'long'"),
-        ("PATCH", "/settings", {"ssl": {"editable": "no"}}, "editable is true or false, not 'no'"),
-        ("PATCH", "/settings", [], "the body is an object"),
-        ("PUT", "/plan", {"plan": "gold"}, "plan 'gold' is unknown; known are free"),
-        ("PUT", "/plan", {"name": "pro"}, 'the body is {"plan": …}'),
+        ("PATCH", "/settings", {"ssl": {"editable": "no"}}, "editable must be true or false, not 'no'"),
+        ("PATCH", "/settings", [], "the body must be an object"),
+        ("PUT", "/plan", {"plan": "gold"}, "plan 'gold' is unknown; known: free"),
+        ("PUT", "/plan", {"name": "pro"}, 'the body must be {"plan": …}'),
         ("PUT", "/token", {"status": "lost"}, "not one of active, disabled, expired"),
-        ("PUT", "/token", {"permissions": ["DNS Edit"]}, "'DNS Edit' is unknown; known are"),
+        ("PUT", "/token", {"permissions": ["DNS Edit"]}, "'DNS Edit' is unknown; known:"),
         ("PUT", "/faults", [{"applied": True}], "applied needs cut or a status"),
-        ("PUT", "/faults", [{"edits": [{"method": "PUT"}]}], "an edit is"),
+        ("PUT", "/faults", [{"edits": [{"method": "PUT"}]}], "an edit must be"),
         ("POST", "/edits", [{"method": "PUSH", "path": "/zones"}], "'PUSH' is not one of GET"),
         ("PUT", "/dns", [{"type": "A", "name": "www", "content": "a.example"}], "must be a valid IPv4"),
         (
@@ -284,24 +295,24 @@ async def test_a_fault_takes_the_place_of_answers_as_often_as_it_says(
             [{"type": "LOC", "name": kit.NAME, "content": "a.b"}],
             "Invalid 'type' 'LOC'",
         ),
-        ("PUT", "/faults", [{"status": 900}], "status 900 is no HTTP status"),
+        ("PUT", "/faults", [{"status": 900}], "status 900 is not an HTTP status"),
         ("PUT", "/faults", [{"code": 500}], "not code"),
-        ("PUT", "/faults", [{"path": "("}], "is no regular expression"),
+        ("PUT", "/faults", [{"path": "("}], "is not a regular expression"),
         ("PATCH", "/edge", {"idle_seconds": 0}, "more than 0"),
         ("PATCH", "/edge", {"idle": 5}, "'idle' is unknown"),
     ],
 )
-async def test_the_control_api_refuses_what_it_cannot_do_in_a_sentence(
-    control: httpx.AsyncClient, method: str, path: str, body: object, says: str
+async def test_the_control_api_rejects_invalid_bodies_with_a_message(
+    control: httpx.AsyncClient, method: str, path: str, body: object, message: str
 ) -> None:
     before = (await control.get("/state")).json()
     answer = await control.request(method, path, json=body)
     assert answer.status_code == 400
-    assert says in answer.json()["detail"]
+    assert message in answer.json()["detail"]
     assert (await control.get("/state")).json() == before
 
 
-async def test_reset_returns_to_the_start_and_keeps_the_zones_identifier(
+async def test_reset_restores_the_initial_state_and_keeps_the_zones_identifier(
     site: kit.Site, control: httpx.AsyncClient
 ) -> None:
     before = (await control.get("/state")).json()
@@ -315,80 +326,3 @@ async def test_reset_returns_to_the_start_and_keeps_the_zones_identifier(
             for volatile in ("id", "modified_on", "created_on"):
                 entry.pop(volatile, None)
     assert after == before
-
-
-# --- state and start
-
-
-def test_a_restart_keeps_zone_and_authorities(tmp_path: Path) -> None:
-    with kit.process(tmp_path, "--settings", "ssl=full,http3=on") as first:
-        before = httpx.get(f"{first.api}/_emulator/state").json()
-        authority = httpx.get(f"{first.api}/_emulator/edge-ca.pem").text
-        httpx.patch(f"{first.api}/_emulator/settings", json={"rocket_loader": "off"})
-    assert before["settings"]["ssl"]["value"] == "full"
-    with kit.process(tmp_path, "--settings", "ssl=off") as second:
-        after = httpx.get(f"{second.api}/_emulator/state").json()
-        assert httpx.get(f"{second.api}/_emulator/edge-ca.pem").text == authority
-    assert after["zone"] == before["zone"]
-    assert {name: after["settings"][name]["value"] for name in ("ssl", "http3", "rocket_loader")} == {
-        "ssl": "full",
-        "http3": "on",
-        "rocket_loader": "off",
-    }
-    assert kit.TOKEN not in (tmp_path / "log").read_text()
-    for key in (tmp_path / "state").glob("*.pem"):
-        assert key.stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.parametrize("content", ["", "[]", json.dumps({"name": "example.com"})])
-def test_a_state_that_is_not_the_zones_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "zone.json").write_text(content)
-    with pytest.raises(ValueError, match=r"holds (no|the) zone"):
-        Zone(tmp_path / "zone.json", Fresh(kit.NAME))
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "says"),
-    [
-        ("zone", "my site", "'my site' is no domain name"),
-        ("zone", None, "--zone"),
-        ("api-port", "99999", "'99999' is no port"),
-        ("idle-seconds", "never", "'never' is no time"),
-        ("token-file", "/nowhere/token", "cannot be read"),
-        ("origin", "10.0.0.300", "is no IP address and no host name"),
-        ("settings", "ssl=ful", "'ful' is no value of the setting ssl"),
-        ("settings", "brotli=on", "'brotli=on' is no setting"),
-        ("plan", "gold", "'gold' is not one of free, pro"),
-        ("ip-ranges", "10.0.0.1/8", "10.0.0.1/8 has host bits set; give networks"),
-    ],
-)
-@pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_bad_option_is_a_sentence(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    option: str,
-    value: str | None,
-    says: str,
-    by: str,
-) -> None:
-    (tmp_path / "token").write_text(kit.TOKEN)
-    given = {"zone": kit.NAME, "token-file": str(tmp_path / "token"), "state-dir": str(tmp_path)}
-    given.pop(option, None)
-    if value and by == "option":
-        given[option] = value
-    elif value:
-        monkeypatch.setenv("EMULATOR_" + option.upper().replace("-", "_"), value)
-    with pytest.raises(SystemExit) as ended:
-        options([word for name, text in given.items() for word in (f"--{name}", text)])
-    assert ended.value.code == 2
-    assert says in capsys.readouterr().err
-
-
-def test_a_malformed_token_is_refused_unseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "token").write_text("not-a-token")
-    with pytest.raises(SystemExit):
-        options(["--zone", kit.NAME, "--state-dir", ".", "--token-file", str(tmp_path / "token")])
-    said = capsys.readouterr().err
-    assert "holds no token" in said
-    assert "not-a-token" not in said

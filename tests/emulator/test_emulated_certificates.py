@@ -1,4 +1,4 @@
-"""Origin CA and Authenticated Origin Pulls: what is signed, and what the edge then accepts and shows."""
+"""Origin CA and Authenticated Origin Pulls: what is signed, and what the edge accepts and presents."""
 
 from __future__ import annotations
 
@@ -11,62 +11,53 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from emulator.certificates import Authority, private_pem
 from tests.kit import emulator as kit
+from tests.kit.certificates import Key, ec_key, origin_ca_order, rsa_key
 from tests.kit.emulator import refusal
-
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-def csr(key: Key, name: str = kit.NAME) -> str:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def wanted(key: Key, **more: Any) -> dict[str, Any]:
-    kind = "origin-ecc" if isinstance(key, ec.EllipticCurvePrivateKey) else "origin-rsa"
-    names = [kit.NAME, f"*.{kit.NAME}"]
-    return {"csr": csr(key), "hostnames": names, "request_type": kind, "requested_validity": 90, **more}
+    return origin_ca_order(kit.NAME, key, **more)
 
 
-EC_KEY = ec.generate_private_key(ec.SECP256R1())
-RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec_key()
+RSA_KEY = rsa_key()
 
 
 @pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["ecc", "rsa"])
-async def test_the_edge_takes_what_the_origin_ca_signed(
+async def test_the_edge_accepts_what_the_origin_ca_signed(
     site: kit.Site, api: httpx.AsyncClient, tmp_path: Path, key: Key
 ) -> None:
     site.zone.put_settings({"ssl": "strict"})
-    made = (await api.post("/certificates", json=wanted(key))).json()["result"]
-    certificate = x509.load_pem_x509_certificate(made["certificate"].encode())
+    created = (await api.post("/certificates", json=wanted(key))).json()["result"]
+    certificate = x509.load_pem_x509_certificate(created["certificate"].encode())
     assert certificate.public_key() == key.public_key()
     assert round((certificate.not_valid_after_utc - certificate.not_valid_before_utc).days) == 90
-    assert made["expires_on"].startswith(f"{certificate.not_valid_after_utc:%Y-%m-%d}")
+    assert created["expires_on"].startswith(f"{certificate.not_valid_after_utc:%Y-%m-%d}")
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     path = tmp_path / "origin.pem"
-    path.write_bytes(pem + made["certificate"].encode())
+    path.write_bytes(pem + created["certificate"].encode())
     with kit.origin(path) as https:
         site.origin(https=https)
         assert (await site.get("/headers")).status_code == 200
 
 
 async def test_certificates_are_listed_until_they_are_revoked(site: kit.Site, api: httpx.AsyncClient) -> None:
-    made = (await api.post("/certificates", json=wanted(EC_KEY))).json()["result"]
+    created = (await api.post("/certificates", json=wanted(EC_KEY))).json()["result"]
     listing = f"/certificates?zone_id={site.zone.id}"
-    assert (await api.get(listing)).json()["result"] == [made]
-    assert (await api.get(f"/certificates/{made['id']}")).json()["result"] == made
-    revoked = (await api.delete(f"/certificates/{made['id']}")).json()["result"]
-    assert (revoked["id"], revoked["revoked_at"][:2]) == (made["id"], "20")
+    assert (await api.get(listing)).json()["result"] == [created]
+    assert (await api.get(f"/certificates/{created['id']}")).json()["result"] == created
+    revoked = (await api.delete(f"/certificates/{created['id']}")).json()["result"]
+    assert (revoked["id"], revoked["revoked_at"][:2]) == (created["id"], "20")
     assert (await api.get(listing)).json()["result"] == []
-    assert refusal(await api.delete(f"/certificates/{made['id']}")) == (400, 1105)
+    assert refusal(await api.delete(f"/certificates/{created['id']}")) == (400, 1105)
     assert refusal(await api.get("/certificates")) == (400, 1002)
     assert refusal(await api.get(f"/certificates/{'0' * 32}")) == (404, 1101)
 
@@ -83,7 +74,7 @@ async def test_certificates_are_listed_until_they_are_revoked(site: kit.Site, ap
         ({"csr": "-----BEGIN"}, 1011),
     ],
 )
-async def test_a_wrong_request_is_not_signed(
+async def test_an_invalid_request_is_not_signed(
     site: kit.Site, api: httpx.AsyncClient, more: dict[str, Any], code: int
 ) -> None:
     assert refusal(await api.post("/certificates", json=wanted(EC_KEY, **more))) == (400, code)
@@ -93,7 +84,7 @@ async def test_a_wrong_request_is_not_signed(
 # --- Authenticated Origin Pulls
 
 
-def client(authority: Authority) -> dict[str, str]:
+def client_certificate(authority: Authority) -> dict[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     leaf = authority.issue(["edge.example"], key.public_key(), 30, purpose=ExtendedKeyUsageOID.CLIENT_AUTH)
     return {
@@ -103,8 +94,8 @@ def client(authority: Authority) -> dict[str, str]:
 
 
 @pytest.fixture
-async def strict_origin(site: kit.Site, tmp_path: Path) -> AsyncIterator[ssl.SSLContext]:
-    """An origin that takes client certificates of its context's authorities alone."""
+async def verifying_origin(site: kit.Site, tmp_path: Path) -> AsyncIterator[ssl.SSLContext]:
+    """The TLS context of an origin; it accepts client certificates of the authorities loaded into it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(kit.certificate(tmp_path, site.edge.tls.origin_ca))
     context.verify_mode = ssl.CERT_REQUIRED
@@ -122,45 +113,45 @@ async def strict_origin(site: kit.Site, tmp_path: Path) -> AsyncIterator[ssl.SSL
         yield context
 
 
-async def test_the_edge_shows_the_zones_own_certificate_once_it_is_deployed_and_switched_on(
-    site: kit.Site, api: httpx.AsyncClient, strict_origin: ssl.SSLContext
+async def test_the_edge_presents_the_zones_own_certificate_once_it_is_deployed_and_enabled(
+    site: kit.Site, api: httpx.AsyncClient, verifying_origin: ssl.SSLContext
 ) -> None:
     authority = Authority.create("ours")
-    strict_origin.load_verify_locations(cadata=authority.pem.decode())
+    verifying_origin.load_verify_locations(cadata=authority.pem.decode())
     base = f"/zones/{site.zone.id}/origin_tls_client_auth"
-    made = (await api.post(base, json=client(authority))).json()["result"]
-    assert made["status"] == "pending_deployment"
-    assert "private_key" not in made
+    created = (await api.post(base, json=client_certificate(authority))).json()["result"]
+    assert created["status"] == "pending_deployment"
+    assert "private_key" not in created
     assert (await site.get("/")).status_code >= 500
     assert (await api.put(f"{base}/settings", json={"enabled": True})).json()["result"] == {"enabled": True}
     async with asyncio.timeout(5):
-        while (  # noqa: ASYNC110 - seen from outside, as a module must
-            await api.get(f"{base}/{made['id']}")
+        while (  # noqa: ASYNC110 - polled over the API, as the module does
+            await api.get(f"{base}/{created['id']}")
         ).json()["result"]["status"] != "active":
             await asyncio.sleep(0.1)
     assert (await site.get("/")).status_code == 204
-    assert [found["id"] for found in (await api.get(base)).json()["result"]] == [made["id"]]
-    assert (await api.delete(f"{base}/{made['id']}")).json()["result"]["status"] == "pending_deletion"
+    assert [found["id"] for found in (await api.get(base)).json()["result"]] == [created["id"]]
+    assert (await api.delete(f"{base}/{created['id']}")).json()["result"]["status"] == "pending_deletion"
     assert (await site.get("/")).status_code >= 500
-    assert refusal(await api.get(f"{base}/{made['id']}")) == (404, 1406)
+    assert refusal(await api.get(f"{base}/{created['id']}")) == (404, 1406)
 
 
-async def test_the_shared_certificate_is_shown_by_the_global_switch(
-    site: kit.Site, control: httpx.AsyncClient, strict_origin: ssl.SSLContext
+async def test_tls_client_auth_makes_the_edge_present_the_shared_certificate(
+    site: kit.Site, control: httpx.AsyncClient, verifying_origin: ssl.SSLContext
 ) -> None:
-    strict_origin.load_verify_locations(cadata=(await control.get("/origin-pull-ca.pem")).text)
+    verifying_origin.load_verify_locations(cadata=(await control.get("/origin-pull-ca.pem")).text)
     assert (await site.get("/")).status_code >= 500
     await control.patch("/settings", json={"tls_client_auth": "on"})
     assert (await site.get("/")).status_code == 204
 
 
-async def test_a_key_that_is_not_the_certificates_is_refused_and_none_is_seen_again(
+async def test_a_key_of_another_certificate_is_rejected_and_no_key_is_ever_returned(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     base = f"/zones/{site.zone.id}/origin_tls_client_auth"
     authority = Authority.create("ours")
-    pair = client(authority)
-    other = client(authority)["private_key"]
+    pair = client_certificate(authority)
+    other = client_certificate(authority)["private_key"]
     assert refusal(await api.post(base, json={**pair, "private_key": other})) == (400, 2200)
     assert refusal(await api.post(base, json={**pair, "private_key": "x"})) == (400, 1401)
     await api.post(base, json=pair)

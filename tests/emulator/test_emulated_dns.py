@@ -1,4 +1,4 @@
-"""The emulated DNS records: what can be made, changed and removed, and what Cloudflare refuses."""
+"""The emulated DNS records: create, change, delete, batches, and what Cloudflare rejects."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ async def listed(api: httpx.AsyncClient, records: str) -> list[dict[str, Any]]:
     return (await api.get(records)).json()["result"]
 
 
-async def test_a_record_is_made_changed_and_removed(api: httpx.AsyncClient, records: str) -> None:
-    made = (await api.post(records, json=AAAA)).json()["result"]
-    assert (made["ttl"], made["proxiable"]) == (1, True)
-    assert (await api.get(f"{records}/{made['id']}")).json()["result"] == made
-    changed = (await api.patch(f"{records}/{made['id']}", json={"content": "2001:DB8::2"})).json()["result"]
-    assert (changed["content"], changed["proxied"], changed["id"]) == ("2001:db8::2", True, made["id"])
-    whole = (await api.put(f"{records}/{made['id']}", json={**AAAA, "proxied": False, "ttl": 300})).json()
+async def test_a_record_is_created_changed_and_deleted(api: httpx.AsyncClient, records: str) -> None:
+    created = (await api.post(records, json=AAAA)).json()["result"]
+    assert (created["ttl"], created["proxiable"]) == (1, True)
+    assert (await api.get(f"{records}/{created['id']}")).json()["result"] == created
+    changed = (await api.patch(f"{records}/{created['id']}", json={"content": "2001:DB8::2"})).json()[
+        "result"
+    ]
+    assert (changed["content"], changed["proxied"], changed["id"]) == ("2001:db8::2", True, created["id"])
+    whole = (await api.put(f"{records}/{created['id']}", json={**AAAA, "proxied": False, "ttl": 300})).json()
     assert (whole["result"]["proxied"], whole["result"]["ttl"]) == (False, 300)
-    assert (await api.delete(f"{records}/{made['id']}")).json()["result"] == {"id": made["id"]}
-    assert refusal(await api.get(f"{records}/{made['id']}")) == (404, 81044)
+    assert (await api.delete(f"{records}/{created['id']}")).json()["result"] == {"id": created["id"]}
+    assert refusal(await api.get(f"{records}/{created['id']}")) == (404, 81044)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ async def test_a_record_is_made_changed_and_removed(api: httpx.AsyncClient, reco
         ({"type": "TXT", "name": kit.NAME, "content": "a", "proxied": True}, 1004, 9004),
     ],
 )
-async def test_a_wrong_record_is_refused_and_changes_nothing(
+async def test_an_invalid_record_is_rejected_and_changes_nothing(
     api: httpx.AsyncClient, records: str, record: object, code: int, chain: int | None
 ) -> None:
     before = await listed(api, records)
@@ -60,12 +62,12 @@ async def test_a_wrong_record_is_refused_and_changes_nothing(
     assert await listed(api, records) == before
 
 
-async def test_an_address_beside_a_cname_is_refused(api: httpx.AsyncClient, records: str) -> None:
+async def test_an_address_beside_a_cname_is_rejected(api: httpx.AsyncClient, records: str) -> None:
     await api.post(records, json={**CNAME, "name": f"www.{kit.NAME}"})
     assert refusal(await api.post(records, json={**A, "name": f"www.{kit.NAME}"})) == (400, 81054)
 
 
-async def test_a_record_of_another_type_is_a_new_record(api: httpx.AsyncClient, records: str) -> None:
+async def test_another_type_requires_a_new_record(api: httpx.AsyncClient, records: str) -> None:
     (before,) = await listed(api, records)
     for method in ("PUT", "PATCH"):
         assert refusal(await api.request(method, f"{records}/{before['id']}", json=CNAME)) == (400, 1004)
@@ -75,7 +77,7 @@ async def test_a_record_of_another_type_is_a_new_record(api: httpx.AsyncClient, 
     assert [record["type"] for record in await listed(api, records)] == ["CNAME"]
 
 
-async def test_a_batch_is_done_whole_or_not_at_all(api: httpx.AsyncClient, records: str) -> None:
+async def test_a_batch_is_atomic(api: httpx.AsyncClient, records: str) -> None:
     (before,) = await listed(api, records)
     batch = {"deletes": [{"id": before["id"]}], "posts": [AAAA, AAAA]}
     assert refusal(await api.post(f"{records}/batch", json=batch)) == (400, 81058)

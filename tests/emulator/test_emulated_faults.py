@@ -1,4 +1,4 @@
-"""What a test can ask to go wrong, and what the token is refused."""
+"""Injected faults, edits by another user, and the permissions of the token."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ RULE = {
 }
 
 
-async def faulty(control: httpx.AsyncClient, *faults: dict[str, Any]) -> None:
+async def inject(control: httpx.AsyncClient, *faults: dict[str, Any]) -> None:
     answer = await control.put("/faults", json=list(faults))
     assert answer.status_code == 200, answer.text
 
 
-async def test_a_foreign_edit_comes_between_a_read_and_a_write(
+async def test_an_edit_can_come_between_a_read_and_a_write(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     entry = ENTRY.replace("{zone}", site.zone.id)
     theirs = {"method": "PUT", "path": ENTRY, "body": {"rules": [RULE]}}
-    await faulty(control, {"method": "PUT", "path": "entrypoint$", "edits": [theirs]})
+    await inject(control, {"method": "PUT", "path": "entrypoint$", "edits": [theirs]})
     assert (await api.get(entry)).status_code == 404
     written = (await api.put(entry, json={"rules": [{**RULE, "ref": "ours"}]})).json()["result"]
     assert written["version"] == "2"
     assert [entry["method"] for entry in (await control.get("/journal")).json()] == ["GET", "PUT"]
 
 
-async def test_edits_are_done_at_once_as_somebody_else(
+async def test_edits_are_made_at_once_and_as_another_user(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     await control.put("/token", json={"permissions": []})
@@ -50,21 +50,21 @@ async def test_edits_are_done_at_once_as_somebody_else(
     assert "not a valid value for action" in refused.json()["detail"]
 
 
-async def test_a_fault_lets_requests_pass_first(api: httpx.AsyncClient, control: httpx.AsyncClient) -> None:
-    await faulty(control, {"path": "^/zones$", "skip": 2, "status": 503, "body": {}})
+async def test_a_fault_can_skip_requests(api: httpx.AsyncClient, control: httpx.AsyncClient) -> None:
+    await inject(control, {"path": "^/zones$", "skip": 2, "status": 503, "body": {}})
     assert [(await api.get("/zones")).status_code for _ in range(4)] == [200, 200, 503, 200]
 
 
-async def test_a_request_can_take_effect_although_its_answer_is_lost(
+async def test_a_request_can_take_effect_although_its_response_is_lost(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
-    await faulty(control, {"method": "PATCH", "applied": True, "status": 502, "body": "<html>"})
+    await inject(control, {"method": "PATCH", "applied": True, "status": 502, "body": "<html>"})
     answer = await api.patch(f"/zones/{site.zone.id}/settings/ssl", json={"value": "full"})
     assert (answer.status_code, answer.text) == (502, "<html>")
     assert site.zone.value("ssl") == "full"
 
 
-def test_a_cut_ends_the_connection_without_an_answer(tmp_path: Path) -> None:
+def test_a_cut_ends_the_connection_without_a_response(tmp_path: Path) -> None:
     with kit.process(tmp_path) as running:
         headers = {"authorization": f"Bearer {kit.TOKEN}"}
         for applied, after in ((False, "flexible"), (True, "full")):
@@ -82,7 +82,7 @@ def test_a_cut_ends_the_connection_without_an_answer(tmp_path: Path) -> None:
 # --- permissions
 
 
-OPENS = {
+REQUESTS = {
     "Zone Read": ("GET", "/zones", (403, 9109)),
     "Zone Settings Write": ("PATCH", "/zones/{zone}/settings/websockets", (403, 9109)),
     "DNS Write": ("POST", "/zones/{zone}/dns_records", (403, 10000)),
@@ -92,36 +92,36 @@ OPENS = {
 }
 
 
-@pytest.mark.parametrize("missing", OPENS)
-async def test_a_missing_permission_is_said_before_the_body_is_looked_at(
+@pytest.mark.parametrize("missing", REQUESTS)
+async def test_permissions_are_checked_before_the_body(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient, missing: str
 ) -> None:
-    method, path, expected = OPENS[missing]
+    method, path, expected = REQUESTS[missing]
     path = path.replace("{zone}", site.zone.id)
     assert (await api.request(method, path, json={})).status_code in (200, 400)
     await control.put("/token", json={"permissions": [name for name in PERMISSIONS if name != missing]})
     answer = await api.request(method, path, json={})
     error = answer.json()["errors"][0]
     assert (answer.status_code, error.get("code")) == expected
-    for other, (method, path, _) in OPENS.items():
+    for other, (method, path, _) in REQUESTS.items():
         if other != missing:
-            asked = await api.request(method, path.replace("{zone}", site.zone.id), json={})
-            assert asked.status_code != 403
+            allowed = await api.request(method, path.replace("{zone}", site.zone.id), json={})
+            assert allowed.status_code != 403
 
 
-async def test_reading_needs_read_or_write_and_writing_needs_write(
+async def test_reading_requires_read_or_write_and_writing_requires_write(
     site: kit.Site, api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     path = f"/zones/{site.zone.id}/settings/ssl"
     await control.put("/token", json={"permissions": ["Zone Settings Read"]})
     assert (await api.get(path)).status_code == 200
     assert refusal(await api.patch(path, json={"value": "full"})) == (403, 9109)
-    # With no permission for any rule, the gate before the rules engine answers.
+    # Without a permission for any ruleset the request does not reach the rules engine, which has no code.
     entry = ENTRY.replace("{zone}", site.zone.id)
     assert refusal(await api.get(entry)) == (403, 10000)
 
 
-async def test_a_token_cannot_read_itself_without_a_permission_for_that(
+async def test_a_token_reads_its_details_only_with_the_permission_for_that(
     api: httpx.AsyncClient, control: httpx.AsyncClient
 ) -> None:
     own = (await api.get("/user/tokens/verify")).json()["result"]["id"]

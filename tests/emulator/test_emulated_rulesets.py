@@ -1,4 +1,4 @@
-"""The emulated rulesets and their expressions: what a write keeps, makes, moves and refuses."""
+"""The emulated rulesets and their expressions: versions, positions, and what Cloudflare rejects."""
 
 from __future__ import annotations
 
@@ -36,16 +36,21 @@ def refs(ruleset: dict[str, Any]) -> list[str]:
     return [rule["ref"] for rule in ruleset["rules"]]
 
 
-async def test_an_entrypoint_is_missing_until_it_is_written(api: httpx.AsyncClient, entry: str) -> None:
+async def test_an_entrypoint_is_404_until_it_is_written(api: httpx.AsyncClient, entry: str) -> None:
     answer = await api.get(entry)
     assert refusal(answer) == (404, 10003)
     assert answer.json()["errors"][0]["message"] == f"could not find entrypoint ruleset in the {CACHE} phase"
-    made = await put(api, entry, BYPASS)
-    assert (made["kind"], made["phase"], made["version"], refs(made)) == ("zone", CACHE, "1", ["ours"])
-    assert (await api.get(entry)).json()["result"] == made
+    created = await put(api, entry, BYPASS)
+    assert (created["kind"], created["phase"], created["version"], refs(created)) == (
+        "zone",
+        CACHE,
+        "1",
+        ["ours"],
+    )
+    assert (await api.get(entry)).json()["result"] == created
 
 
-async def test_a_rule_keeps_its_identifier_by_ref_or_id_and_its_version_while_it_is_the_same(
+async def test_a_rule_keeps_its_identifier_by_ref_or_id_and_its_version_while_unchanged(
     api: httpx.AsyncClient, entry: str
 ) -> None:
     first = await put(api, entry, THEIRS, BYPASS)
@@ -54,7 +59,7 @@ async def test_a_rule_keeps_its_identifier_by_ref_or_id_and_its_version_while_it
     assert second["rules"][0] == first["rules"][1]
     assert second["rules"][1]["id"] == first["rules"][0]["id"]
     assert [rule["version"] for rule in second["rules"]] == ["1", "2"]
-    # Without ref, the identifier is what is left to know it by.
+    # Without a ref, the rule is matched by its identifier.
     bare = {key: value for key, value in BYPASS.items() if key != "ref"}
     third = await put(api, entry, {**bare, "id": first["rules"][1]["id"]})
     assert third["rules"][0]["ref"] == third["rules"][0]["id"] == first["rules"][1]["id"]
@@ -91,14 +96,14 @@ async def test_a_rule_is_added_at_its_position(
     assert kept == ruleset["rules"]
 
 
-async def test_a_rule_is_moved_replaced_and_removed(
+async def test_a_rule_is_moved_replaced_and_deleted(
     site: kit.Site, api: httpx.AsyncClient, entry: str
 ) -> None:
     ruleset = await put(api, entry, THEIRS, BYPASS)
     rule = f"/zones/{site.zone.id}/rulesets/{ruleset['id']}/rules/{ruleset['rules'][1]['id']}"
     moved = (await api.patch(rule, json={"position": {"index": 1}})).json()["result"]
     assert moved["rules"] == ruleset["rules"][::-1]
-    # A PATCH replaces the whole rule: what it leaves out is lost, the ref too.
+    # A PATCH replaces the whole rule: omitted fields are lost, the ref too.
     bare = {key: value for key, value in BYPASS.items() if key != "ref"}
     changed = (await api.patch(rule, json={**bare, "enabled": False})).json()["result"]["rules"][0]
     assert (changed["ref"], changed["enabled"], changed["version"]) == (changed["id"], False, "2")
@@ -128,7 +133,7 @@ async def test_a_rule_is_moved_replaced_and_removed(
         ({"rules": [{**BYPASS, "ref": str(n)} for n in range(11)]}, (400, 20120), None),
     ],
 )
-async def test_a_wrong_ruleset_is_refused_and_changes_nothing(
+async def test_an_invalid_ruleset_is_rejected_and_changes_nothing(
     api: httpx.AsyncClient, entry: str, body: object, expected: tuple[int, int], pointer: str | None
 ) -> None:
     before = await put(api, entry, THEIRS)
@@ -138,7 +143,7 @@ async def test_a_wrong_ruleset_is_refused_and_changes_nothing(
     assert (await api.get(entry)).json()["result"] == before
 
 
-async def test_a_dry_run_checks_and_writes_nothing(api: httpx.AsyncClient, entry: str) -> None:
+async def test_a_dry_run_validates_and_writes_nothing(api: httpx.AsyncClient, entry: str) -> None:
     assert (await api.put(f"{entry}?dry_run=true", json={"rules": [BYPASS]})).json()["result"] is None
     assert refusal(await api.get(entry)) == (404, 10003)
 
@@ -155,7 +160,7 @@ async def test_a_dry_run_checks_and_writes_nothing(api: httpx.AsyncClient, entry
         ("http_response_compression", "set_config", {"rocket_loader": False}, False),
     ],
 )
-async def test_each_phase_takes_its_own_action(
+async def test_each_phase_accepts_only_its_own_action(
     site: kit.Site, api: httpx.AsyncClient, phase: str, action: str, parameters: dict[str, Any], good: bool
 ) -> None:
     entry = f"/zones/{site.zone.id}/rulesets/phases/{phase}/entrypoint"
@@ -197,7 +202,7 @@ def test_an_expression_is_evaluated(expression: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "says"),
+    ("expression", "message"),
     [
         ("http.hos eq 1", "(1:1):"),
         ('http.host eq "a" extra', "(1:18):"),
@@ -210,8 +215,8 @@ def test_an_expression_is_evaluated(expression: str, expected: bool) -> None:
         ('ip.src eq "192.0.2.1"', "parse address"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_with_its_place(expression: str, says: str) -> None:
-    with pytest.raises(ExpressionError) as refused:
+def test_an_invalid_expression_is_rejected_with_its_position(expression: str, message: str) -> None:
+    with pytest.raises(ExpressionError) as rejected:
         parse(expression)
-    assert "Filter parsing error (1:" in str(refused.value)
-    assert says in str(refused.value)
+    assert "Filter parsing error (1:" in str(rejected.value)
+    assert message in str(rejected.value)

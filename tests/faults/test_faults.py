@@ -1,23 +1,24 @@
-"""Faults made on a healthy site, alone and in pairs: diagnosis must name layer, cause and page of each.
+"""Faults injected into a healthy site, alone and in pairs: diagnosis must find layer, cause and page of each.
 
-It runs over a site that is up (ORIGIN_CONTAINER and the rest of `.demo/…/env`), and leaves it healthy.
+Runs playbooks/diagnose.yml over a site that is up (ORIGIN_CONTAINER and the rest of `.demo/…/env`), with the
+site's own variables, and leaves the site healthy.
 """
 
-import asyncio
-import json
 import os
 import random
 import ssl
 import subprocess
-import threading
 import time
 from collections import Counter
 
 import pytest
 import websockets
+from anyio.from_thread import start_blocking_portal
 
-from tests.faults.faults import FAULTS, by_name, identifier, save
-from tests.faults.kit import PROJECT, WEBSOCKET_PATH, site_from_environment
+from tests.faults.kit import WEBSOCKET_PATH, Site
+from tests.faults.layers import FAULTS, by_rule
+from tests.kit.crowd import Crowd, LiveSocket
+from tests.kit.process import REPOSITORY
 
 SEED = 20251206  # the guide's date
 SOCKETS = 200
@@ -26,19 +27,20 @@ RUNS = 20
 
 @pytest.fixture(scope="session")
 def score():
-    """Count right, wrong (another cause than the one made), missed and false alarms."""
+    """Count right, wrong (another cause than the injected one), missed and false alarms."""
     return Counter()
 
 
 @pytest.fixture(scope="session")
-def site():
+def site(tmp_path_factory):
     """Return the site, healthy before and after."""
-    site = site_from_environment()
+    site = Site(os.environ, tmp_path_factory.mktemp("faults"))
     site.sh("test -e /usr/lib/*/faketime/libfaketime.so.1 || apt-get install -qq -y libfaketime")
-    site.saved = save(site)
-    assert site.healthy().document["edge"]["origin_pulls"]["value"]["zone"], "origin pulls are off: site.yml"
+    site.save()
+    evidence = site.wait_until_healthy().record["evidence"]
+    assert evidence["edge"]["origin_pulls"]["value"]["zone"], "origin pulls are off: run site.yml"
     yield site
-    site.sh("rm -rf /opt/site-evidence")
+    site.remove_saved()
 
 
 def pairs(count=10):
@@ -53,22 +55,21 @@ def pairs(count=10):
     return draw.sample(possible, count)
 
 
-def page_of(finding):
-    """Return whether the finding's page is in the runbook."""
-    return (PROJECT / f"docs/runbook/{finding.page}.md").exists()
-
-
-def judge(look, wanted, score):
-    """Count what was found against what was made; return the sentences for what is not right."""
-    found, problems = {finding.rule: finding for finding in look.diagnosis.findings}, []
-    for fault in wanted:
+def judge(look, expected, score):
+    """Compare the findings with the injected faults; return what is wrong, as sentences."""
+    found, problems = dict(look.findings), []
+    for fault in expected:
         finding = found.pop(fault.rule, None)
         if finding is None:
             score["missed"] += 1
-            problems.append(f"{fault.name}: missed")
-        elif finding.layer != fault.layer or fault.says not in finding.cause or not page_of(finding):
+            problems.append(f"{fault.rule}: missed")
+        elif (
+            finding["layer"] != fault.layer
+            or fault.cause not in finding["cause"]
+            or not (REPOSITORY / f"docs/runbook/{finding['page']}.md").exists()
+        ):
             score["wrong"] += 1
-            problems.append(f"{fault.name}: wrong, {finding}")
+            problems.append(f"{fault.rule}: wrong, {finding}")
         else:
             score["right"] += 1
     for finding in found.values():
@@ -77,141 +78,99 @@ def judge(look, wanted, score):
     return problems
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=identifier)
-def test_a_fault_is_named_and_then_healed(site, score, fault):
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.rule)
+def test_a_fault_is_found_and_reverted(site, score, fault):
     try:
         fault.inject(site)
         look = site.diagnose()
     finally:
-        fault.heal(site)
+        fault.revert(site)
     problems = judge(look, [fault], score)
-    site.healthy()
-    assert not problems, "\n".join(problems)
-    assert look.seconds < 15
+    site.wait_until_healthy()
+    assert not problems, "\n".join([*problems, look.output])
+    assert look.seconds < 20
 
 
-@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(map(identifier, pair)))
-def test_two_faults_are_both_named(site, score, pair):
-    made = []
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(fault.rule for fault in pair))
+def test_two_faults_are_both_found(site, score, pair):
+    injected = []
     try:
         for fault in pair:
-            made.append(fault)
+            injected.append(fault)
             fault.inject(site)
         look = site.diagnose()
     finally:
-        for fault in reversed(made):
-            fault.heal(site)
+        for fault in reversed(injected):
+            fault.revert(site)
     problems = judge(look, pair, score)
-    site.healthy()
-    assert not problems, "\n".join(problems)
+    site.wait_until_healthy()
+    assert not problems, "\n".join([*problems, look.output])
 
 
-class Crowd:
-    """Sockets through the edge that stay open, and come back when they are closed, as browsers do."""
+@pytest.fixture
+def crowd(site):
+    """Many live sockets through the edge, each with a ping every few seconds."""
+    tls = ssl.create_default_context(cafile=site.ca_file)
 
-    def __init__(self, site, count):
-        self.site, self.count, self.open, self.end = site, count, 0, threading.Event()
-        # A daemon: a crowd that never came together must not keep the run from ending.
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+    def open_socket(last):
+        return websockets.connect(
+            site.url.replace("https", "wss") + WEBSOCKET_PATH + "site-check-crowd",
+            ssl=tls, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
+            additional_headers={"Cookie": site.cookie("site-check-crowd")},
+        )  # fmt: skip
 
-    async def _one(self, context):
-        site, attempt = self.site, 0
-        while not self.end.is_set():
-            try:
-                async with websockets.connect(
-                    site.url.replace("https", "wss") + WEBSOCKET_PATH + "site-check-crowd",
-                    ssl=context, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
-                    additional_headers={"Cookie": site.cookie("site-check-crowd")},
-                ) as ws:  # fmt: skip
-                    self.open, attempt = self.open + 1, 0
-                    try:
-                        while not self.end.is_set():
-                            await ws.send("ping")
-                            await ws.recv()
-                            await asyncio.sleep(random.uniform(2, 4))
-                    finally:
-                        self.open -= 1
-            except (OSError, TimeoutError, websockets.WebSocketException):
-                # The page's own backoff, with a lower end.
-                await asyncio.sleep(random.uniform(0, 3 * 2**attempt))
-                attempt = min(attempt + 1, 2)
-
-    async def _run(self):
-        context = ssl.create_default_context(cafile=self.site.ca_file)
-        await asyncio.gather(*(self._one(context) for _ in range(self.count)))
-
-    def __enter__(self):
-        self.thread.start()
-        end = time.monotonic() + 60
-        while self.open < self.count:
-            assert time.monotonic() < end, f"{self.open} of {self.count} sockets are open"
-            time.sleep(0.2)
-        return self
-
-    def __exit__(self, *_):
-        self.end.set()
-        self.thread.join()
+    crowd = Crowd([LiveSocket(open_socket, ping_seconds=3) for _ in range(SOCKETS)])
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(crowd.connected()):
+        yield
 
 
-def test_a_busy_site_and_one_being_deployed_have_no_finding(site, score):
+def test_a_busy_site_and_one_being_deployed_have_no_finding(site, score, crowd):
     draw, problems = random.Random(SEED), []
-    with Crowd(site, SOCKETS):
-        for number in range(RUNS):
-            deployment = None
-            if number % 2:
-                deployment = subprocess.Popen(
-                    ["docker", "exec", site.container, "sh", "-c",
-                     "cd /opt/screen-flow && docker compose up --detach --force-recreate api"],
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
-                time.sleep(draw.uniform(0, 6))
-            problems += [f"run {number}: {problem}" for problem in judge(site.diagnose(), [], score)]
-            if deployment:
-                assert deployment.wait(60) == 0
+    for number in range(RUNS):
+        deployment = None
+        if number % 2:
+            deployment = subprocess.Popen(
+                ["docker", "exec", site.container, "sh", "-c",
+                 "cd /opt/screen-flow && docker compose up --detach --force-recreate api"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            time.sleep(draw.uniform(0, 6))
+        problems += [f"run {number}: {problem}" for problem in judge(site.diagnose(), [], score)]
+        if deployment:
+            assert deployment.wait(60) == 0
     site.compose("up --detach")
-    site.healthy()
+    site.wait_until_healthy()
     assert not problems, "\n".join(problems)
 
 
-def play(**variables):
-    """Run playbooks/diagnose.yml; return the finished process and its seconds."""
-    start = time.monotonic()
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={PROJECT / 'inventories/demo'}",
-         str(PROJECT / "playbooks/diagnose.yml"), f"--extra-vars={json.dumps(variables)}"],
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done, time.monotonic() - start
-
-
-def test_the_playbook_is_content_with_a_healthy_site(site):
-    done, seconds = play()
-    assert done.returncode == 0, done.stdout
-    assert seconds < 20
+def test_a_healthy_site_is_reported_in_time(site):
+    look = site.diagnose()
+    assert look.status == 0, look.output
+    assert "Every layer is healthy." in look.output
+    assert look.seconds < 20
 
 
 def test_the_playbook_ends_in_time_when_layers_hang(site, capsys):
-    hung = by_name("api hung")
+    hung = by_rule("api_hangs")
     hung.inject(site)
     site.cloudflare("PUT", "faults", [{"path": ".", "times": 1000, "delay": 60}])
     try:
-        done, seconds = play()
+        look = site.diagnose()
     finally:
         site.cloudflare("PUT", "faults", [])
-        hung.heal(site)
+        hung.revert(site)
     with capsys.disabled():
-        print(f"\nplaybooks/diagnose.yml with a hung api and a hung Cloudflare API: {seconds:.1f} s")
-    assert done.returncode == 2, done.stdout
-    assert "The first broken layer is api: the api hangs" in done.stdout
-    assert "docs/runbook/site_is_down.md" in done.stdout
-    assert "edge.settings: no answer within" in done.stdout
-    assert seconds < 20
-    site.healthy()
+        print(f"\nplaybooks/diagnose.yml with a hung api and a hung Cloudflare API: {look.seconds:.1f} s")
+    assert look.status == 2, look.output
+    assert "The first broken layer is api: the api hangs" in look.output
+    assert "docs/runbook/site_is_down.md" in look.output
+    assert "edge.settings: no answer within" in look.output
+    assert look.seconds < 20
+    site.wait_until_healthy()
 
 
 def test_score(score, capsys):
-    """Say the score; the bar is all right and no false alarm."""
+    """Print the score; it must be all right and without a false alarm."""
     with capsys.disabled():
         names = ("right", "wrong", "missed", "false alarms")
         print(f"\nfaults: {', '.join(f'{score[name]} {name}' for name in names)}")

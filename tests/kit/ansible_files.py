@@ -1,4 +1,4 @@
-"""The plays, tasks and templates of this project, for tests that go through all of them."""
+"""The plays, tasks and templates of this project, for tests that check all of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,20 +10,20 @@ from jinja2 import Environment, nodes
 PROJECT = Path(__file__).parents[2]
 ROLES = sorted((PROJECT / "roles").iterdir())
 CONDITIONS = ("when", "until", "failed_when", "changed_when")
-# Where tasks stand inside a play or a block.
+# The keys of a play or block that contain tasks.
 BLOCKS = ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers")
 JINJA = Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
 
 
 class Loader(yaml.SafeLoader):
-    """Takes Ansible's own tags as text."""
+    """Loads Ansible's own tags as text."""
 
 
 Loader.add_multi_constructor("!", lambda loader, suffix, node: str(node.value))
 
 
 class Task(NamedTuple):
-    """A play, block, task or handler: its file, itself, and what it stands in, outermost first."""
+    """A play, block, task or handler: its file, its content, and what contains it, outermost first."""
 
     file: Path
     item: dict[str, Any]
@@ -42,13 +42,13 @@ def files(*patterns: str) -> list[Path]:
 
 
 def playbooks() -> list[Path]:
-    """Files with plays, and files of tasks that playbooks include."""
+    """Return the files with plays, and the files of tasks that playbooks include."""
     found = files("site.yml", "playbooks/**/*.yml", "molecule/**/*.yml")
     return [file for file in found if "group_vars" not in file.parts and isinstance(load(file), list)]
 
 
 def items(file: Path) -> Iterator[Task]:
-    """All plays, blocks, tasks and handlers of a file."""
+    """Yield all plays, blocks, tasks and handlers of a file."""
     stack = [Task(file, item, ()) for item in load(file) or []]
     while stack:
         task = stack.pop()
@@ -62,14 +62,14 @@ def plays() -> list[Task]:
 
 
 def tasks() -> list[Task]:
-    """All blocks, tasks and handlers of roles and playbooks."""
+    """Return all blocks, tasks and handlers of roles and playbooks."""
     found = [*files("roles/*/tasks/*.yml", "roles/*/handlers/*.yml"), *playbooks()]
     every = [task for file in found for task in items(file)]
     return [task for task in every if not {"hosts", "import_playbook"} & task.item.keys()]
 
 
 def templates(file: Path) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """All texts of a file that Ansible evaluates, as templates, each with the YAML keys that lead to it."""
+    """Yield all strings of a file that Ansible evaluates, as templates, each with its path of YAML keys."""
     stack: list[tuple[tuple[Any, ...], Any]] = [
         ((), file.read_text() if file.suffix == ".j2" else load(file))
     ]
@@ -89,7 +89,7 @@ def is_condition(path: tuple[Any, ...]) -> bool:
 
 
 def expression(template: str) -> nodes.Expr:
-    """Return the one expression that a template is."""
+    """Return the expression of a template that consists of one."""
     (output,) = JINJA.parse(template).body
     (node,) = output.nodes  # type: ignore[attr-defined]
     return node

@@ -1,19 +1,14 @@
-"""The real thing on free ports: redis-server, the api and the worker, each a process of its own."""
+"""redis-server, the api and the worker on free ports, each a process of its own."""
 
 import asyncio
 import contextlib
 import json
 import os
 import secrets
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import redis
@@ -24,74 +19,15 @@ from websockets.exceptions import ConnectionClosed
 from app.events import PUBLISH, channel, dump, stream
 from app.redis_password import from_url
 from app.sessions import COOKIE, issue
+from tests.kit.process import REPOSITORY, Process, free_port, wait_until
 
 ORIGIN = "https://screen-flow.test"
-REPOSITORY = Path(__file__).parents[2]
-T = TypeVar("T")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(what: str, probe: Callable[[], T], seconds: float = 20) -> T:
-    """Return the first true answer of `probe`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := probe():
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f"after {seconds} s not yet: {what}")
-
-
-class Process:
-    """A child that is started, ended and started again."""
-
-    def __init__(
-        self, *arguments: str, log: Path, env: dict[str, str] | None = None, cwd: Path = REPOSITORY
-    ) -> None:
-        self.arguments = arguments
-        self.cwd = cwd
-        self.log_file = log
-        self.env = env
-        self.child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log_file.open("ab") as log:
-            self.child = subprocess.Popen(
-                # Ends with us, also when we are killed.
-                ("setpriv", "--pdeathsig", "TERM", "--", *self.arguments),
-                stdout=log,
-                stderr=log,
-                env=self.env,
-                cwd=self.cwd,
-                start_new_session=True,
-            )
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End the child, with SIGKILL its own children too; return its status."""
-        assert self.child
-        if how == signal.SIGKILL:
-            os.killpg(self.child.pid, how)
-        else:
-            self.child.send_signal(how)
-        return self.child.wait(30)
-
-    def close(self) -> None:
-        if self.child and self.child.poll() is None:
-            self.end(signal.SIGKILL)
-
-    def log(self) -> str:
-        return self.log_file.read_text()
 
 
 class RedisServer(Process):
-    """A Redis whose every write is on disk before it is answered, unless `options` say otherwise.
+    """A Redis that syncs every write to disk before it answers, unless `options` override that.
 
-    It has the users of production: the processes under test are `app`, the tests `operator`.
+    It has production's users: the processes under test are `app`, the tests `operator`.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -119,20 +55,20 @@ class RedisServer(Process):
         return redis.Redis.from_url(**from_url(url, password_file), decode_responses=True, client_name="test")
 
     def start(self) -> None:
-        (self.folder / "operator").unlink(missing_ok=True)  # the last start's
+        (self.folder / "operator").unlink(missing_ok=True)  # left by the previous start
         super().start()
 
         def answers() -> bool:
             assert self.child and self.child.poll() is None, self.log()
             with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
-                self.client.connection_pool.disconnect()  # as somebody that the last start knew
+                self.client.connection_pool.disconnect()  # they authenticated before the restart
                 return bool(self.client.execute_command("PING"))
             return False
 
         wait_until("redis-server answers", answers)
 
     def publish(self, user: str, *numbers: int, **fields: Any) -> list[str]:
-        """Publish events with these numbers in one go; return their ids."""
+        """Publish events with these numbers in one pipeline; return their ids."""
         with self.client.pipeline(transaction=False) as pipe:
             for number in numbers:
                 event = {"type": "cv_progress", "time": "now", "number": number, **fields}
@@ -140,10 +76,10 @@ class RedisServer(Process):
             return list(pipe.execute())
 
     def cut(self) -> int:
-        """Cut everybody's connections but ours. Return how many there were."""
+        """Close all connections but the tests' own; return how many there were."""
         clients = self.client.client_list()
-        theirs = [client["id"] for client in clients if client["name"] != "test"]
-        return sum(int(self.client.execute_command("CLIENT", "KILL", "ID", ident)) for ident in theirs)
+        others = [client["id"] for client in clients if client["name"] != "test"]
+        return sum(int(self.client.execute_command("CLIENT", "KILL", "ID", ident)) for ident in others)
 
     def listeners(self, user: str) -> int:
         """Return how many processes are subscribed to the user's events."""
@@ -152,7 +88,7 @@ class RedisServer(Process):
 
 @dataclass
 class Site:
-    """The api, the worker beside it, and what a client needs. Neither is started."""
+    """The api and the worker, not yet started, and what a client of them needs."""
 
     redis: RedisServer
     folder: Path
@@ -185,7 +121,7 @@ class Site:
         return False
 
     def memory(self) -> int:
-        """Return the most bytes that the api has held in memory at once."""
+        """Return the peak of the api's resident memory in bytes."""
         assert self.api.child
         status = Path(f"/proc/{self.api.child.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -207,7 +143,7 @@ class Site:
         origin: str | None = ORIGIN,
         **more: Any,
     ) -> connect:
-        """Return a WebSocket of the user's, by default with the user's own session."""
+        """Return a WebSocket for the user, by default with the user's own session."""
         headers = {"Cookie": self.cookie(user) if cookie is None else cookie}
         if origin is not None:
             headers["Origin"] = origin
@@ -222,7 +158,7 @@ class Site:
 
 
 async def receive(connection: ClientConnection, seconds: float = 10) -> dict[str, Any]:
-    """Return the next message that is no heartbeat."""
+    """Return the next message that is not a heartbeat."""
     async with asyncio.timeout(seconds):
         while True:
             message = json.loads(await connection.recv())
@@ -231,7 +167,7 @@ async def receive(connection: ClientConnection, seconds: float = 10) -> dict[str
 
 
 async def numbers(connection: ClientConnection, until: int, seconds: float = 10) -> list[int]:
-    """Return the numbers of the events that come, up to the one numbered `until`."""
+    """Return the numbers of the events that arrive, up to `until`."""
     found: list[int] = []
     async with asyncio.timeout(seconds):
         while not found or found[-1] != until:

@@ -1,52 +1,50 @@
-"""What the browser's tests share: three CVs, signing in, and what DevTools see of the page's sockets."""
+"""Chromium for tests: start it, sign in, upload three CVs, and record what DevTools show of the sockets."""
 
-import io
 import json
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
-import docx
-import fpdf
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, Playwright, expect
+
+from tests.kit.documents import pdf, word
 
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts"
 
 
-def pdf() -> bytes:
-    """Return a CV as a real PDF."""
-    document = fpdf.FPDF()
-    document.add_page()
-    document.set_font("helvetica", size=12)
-    for line in ("Grace Hopper", "grace@example.com", "+1 212 555 2368", "Skills: Python, Docker"):
-        document.cell(text=line, new_x="LMARGIN", new_y="NEXT")
-    return bytes(document.output())
-
-
-def word() -> bytes:
-    """Return a CV as a real Word document."""
-    document = docx.Document()
-    for line in ("Alan Turing", "alan@example.com", "+44 20 7946 0321", "Skills: Python, Linux, Redis"):
-        document.add_paragraph(line)
-    file = io.BytesIO()
-    document.save(file)
-    return file.getvalue()
-
-
+GRACE = "Grace Hopper\ngrace@example.com\n+1 212 555 2368\nSkills: Python, Docker"
+ALAN = "CV\nAlan Turing\nalan@example.com\n+44 20 7946 0321\nSkills: Python, Linux, Redis"
 CVS = [
-    {"name": "grace.pdf", "mimeType": "application/pdf", "buffer": pdf()},
+    {"name": "grace.pdf", "mimeType": "application/pdf", "buffer": pdf(GRACE)},
     {
         "name": "alan.docx",
         "mimeType": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "buffer": word(),
+        "buffer": word(ALAN),
     },
     {"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7\nthis is not a PDF"},
 ]
 
 
+def launch(playwright: Playwright, **options: Any) -> Browser:
+    """Start Chromium; as root it needs --no-sandbox."""
+    return playwright.chromium.launch(
+        executable_path="/usr/bin/chromium",
+        args=[
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+        ],
+        **options,
+    )
+
+
 def sign_in(page: Page, name: str) -> str:
-    """Open the page and sign in as somebody new; return who, when the socket is live."""
+    """Open the page, sign in as a new user and wait until the socket is live; return the user id."""
     user = f"{name}-{uuid.uuid4().hex[:8]}"
     page.goto(os.environ["SITE_URL"])
     page.get_by_label("Your name").fill(user)
@@ -56,7 +54,7 @@ def sign_in(page: Page, name: str) -> str:
 
 
 class DevTools:
-    """What the Network panel shows of a page, from now on."""
+    """Records what the Network panel shows of a page, from construction on."""
 
     def __init__(self, page: Page) -> None:
         self.handshakes: list[int] = []  # statuses of the WebSockets' handshakes
@@ -87,12 +85,12 @@ class DevTools:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of all events, in the order in which they came."""
+        """The ids of all events, in the order of their arrival."""
         return [message["id"] for message in self.messages if "id" in message]
 
     @property
     def insecure(self) -> list[str]:
-        """Addresses that an https page may not use, and what the browser itself calls mixed content."""
+        """URLs that an https page may not use, and those that the browser reports as mixed content."""
         return self.mixed + [
             url for url in self.addresses if url.split(":")[0] not in ("https", "wss", "data")
         ]

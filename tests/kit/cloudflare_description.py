@@ -1,8 +1,7 @@
-"""Cloudflare's published API description, as this project holds both sides to it.
+"""Cloudflare's published API description, against which the tests check the emulator and the modules.
 
-It is not part of the project: it is looked for beside the checkout, in shared/cloudflare, or where
-CLOUDFLARE_OPENAPI names it. `problems(journal)` tells what of an emulator's journal is no valid request;
-tests of modules and roles call it with the journal that their run left.
+The description is not part of the project: see scripts/fetch-cloudflare-description. `problems(journal)`
+lists the invalid requests in an emulator's journal; tests of modules and roles call it after a run.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import os
 import re
 import typing
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -23,17 +20,18 @@ import referencing
 from cloudflare.types.origin_tls_client_auth import ZoneCertificateCreateParams
 from referencing.jsonschema import DRAFT202012
 
-ROOT = Path(__file__).parents[2]
-PATH = Path(os.environ.get("CLOUDFLARE_OPENAPI") or ROOT.parent / "shared/cloudflare/openapi-subset.json")
+from tests.kit.openapi import CACHE, cut, locate
+
+PATH = locate() or CACHE
 described = pytest.mark.skipif(
     not PATH.exists(),
-    reason=f"Cloudflare's API description is not at {PATH}; name it with CLOUDFLARE_OPENAPI",
+    reason="Cloudflare's API description is missing: run scripts/fetch-cloudflare-description",
 )
 PREFIX = "/client/v4"
-NAME = "urn:description"  # by which its parts refer to one another
-# What the modules use although the description leaves it out. A batch's items are held to the single calls,
-# client certificates to the official SDK's types. GraphQL has a schema of its own, shown only to who has a
-# token: the part of it in emulator/traffic.py refuses a query with a name that it does not know.
+NAME = "urn:description"  # the base URI of references within the description
+# Operations that the modules use although the description lacks them. The items of a batch are checked
+# against the single calls, client certificates against the official SDK's types. GraphQL has its own schema,
+# which needs a token: the part of it in emulator/traffic.py rejects a query with an unknown name.
 UNDESCRIBED = (
     r"/graphql",
     r"/zones/[^/]+/dns_records/batch",
@@ -45,10 +43,10 @@ BATCH = {"posts": "POST", "puts": "PUT", "patches": "PATCH"}
 
 @functools.cache
 def description() -> dict[str, Any]:
-    """Return the description, with those failure schemas mended that no failure can meet."""
-    content: dict[str, Any] = json.loads(PATH.read_text())
-    # One wants a result that is an array and null, and names its fields twice; one wants a setting where the
-    # token is refused; the others want an object whose one value is null. Cloudflare says null.
+    """Return the part that the tests use, with the failure schemas corrected that nothing can satisfy."""
+    content = cut(json.loads(PATH.read_text()))
+    # One requires a result that is both an array and null, and lists its fields twice; one requires a setting
+    # where the token is rejected; the others an object whose only value is null. Cloudflare returns null.
     for operations in content["paths"].values():
         for operation in operations.values():
             failure = operation.get("responses", {}).get("4XX", {}).get("content", {})
@@ -66,10 +64,10 @@ def description() -> dict[str, Any]:
 
 
 def problems(journal: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each request of a journal that the description does not allow.
+    """Return a message for each request of a journal that the description does not allow.
 
-    Left out is what was refused, with 4xx other than a rate limit: who sent it was told so by the answer, and
-    a module asks for its permissions by requests that are meant to be refused.
+    Rejected requests (4xx other than a rate limit) are left out: the sender handles the response, and
+    a module finds out its permissions by requests that are meant to be rejected.
     """
     return [
         problem
@@ -85,48 +83,48 @@ def _of_request(entry: Mapping[str, Any]) -> list[str]:
     if any(re.fullmatch(pattern, path) for pattern in UNDESCRIBED):
         return _of_batch(start, entry) if path.endswith("/batch") else []
     if clients := re.fullmatch(CLIENTS, path):
-        return _of_clients(start, entry, one=clients[1] is not None)
+        return _of_clients(start, entry, single=clients[1] is not None)
     template, operations = _operations(path)
     operation = operations.get(method.lower())
     if operation is None:
         return [f"{start}: the description has no such operation"]
     found = [
-        f"{start}: the query has {name!r}, which the description does not know"
+        f"{start}: the query has {name!r}, which is not in the description"
         for name in sorted(entry["query"].keys() - _query_names(template, method.lower()))
     ]
     body = operation.get("requestBody")
     if body is None:
-        return [*found, f"{start}: the description wants no body"] if entry["body"] else found
+        return [*found, f"{start}: the operation takes no body"] if entry["body"] else found
     return found + _of_body(start, template, method, entry["body"])
 
 
 def _of_batch(start: str, entry: Mapping[str, Any]) -> list[str]:
-    one = "/zones/{zone_id}/dns_records/{dns_record_id}"
+    record = "/zones/{zone_id}/dns_records/{dns_record_id}"
     found = []
     for kind, method in BATCH.items():
-        template = one.rpartition("/")[0] if method == "POST" else one
+        template = record.rpartition("/")[0] if method == "POST" else record
         for place, item in enumerate(entry["body"].get(kind, [])):
             item = {key: value for key, value in item.items() if key != "id"}
             if method == "PATCH":
-                # A batch's patch names what it changes alone: the schema's type, name and ttl may be missing.
+                # A patch in a batch has only the changed fields; the schema requires type, name and ttl.
                 item = {"type": "A", "name": "a.example", "ttl": 1, **item}
             found += _of_body(f"{start} {kind}[{place}]", template, method, item)
     return found
 
 
-def _of_clients(start: str, entry: Mapping[str, Any], one: bool) -> list[str]:
-    if entry["method"] not in ({"GET", "DELETE"} if one else {"GET", "POST"}):
+def _of_clients(start: str, entry: Mapping[str, Any], single: bool) -> list[str]:
+    if entry["method"] not in ({"GET", "DELETE"} if single else {"GET", "POST"}):
         return [f"{start}: the SDK has no such operation"]
     if entry["query"]:
-        return [f"{start}: the query has {', '.join(map(repr, entry['query']))}, which the SDK does not know"]
+        return [f"{start}: the query has {', '.join(map(repr, entry['query']))}, which the SDK does not have"]
     if entry["method"] != "POST":
         return [f"{start}: the SDK sends no body"] if entry["body"] else []
-    # The zone is in the path; the rest is the body.
-    wanted = typing.get_type_hints(ZoneCertificateCreateParams).keys() - {"zone_id"}
-    fits = isinstance(entry["body"], dict) and entry["body"].keys() == wanted
-    if fits and all(isinstance(value, str) for value in entry["body"].values()):
+    # The zone is in the path, the other parameters are in the body.
+    expected = typing.get_type_hints(ZoneCertificateCreateParams).keys() - {"zone_id"}
+    complete = isinstance(entry["body"], dict) and entry["body"].keys() == expected
+    if complete and all(isinstance(value, str) for value in entry["body"].values()):
         return []
-    return [f"{start}: the SDK sends {', '.join(sorted(wanted))}, each a text"]
+    return [f"{start}: the SDK sends {', '.join(sorted(expected))}, each a string"]
 
 
 def _of_body(start: str, template: str, method: str, body: Any) -> list[str]:
@@ -135,22 +133,22 @@ def _of_body(start: str, template: str, method: str, body: Any) -> list[str]:
 
 
 def _explained(error: jsonschema.ValidationError) -> str:
-    """Return what is wrong and where; in a choice of schemas the nearest one says it."""
+    """Return the error and its place in the body; of alternative schemas, the error of the closest."""
     best = jsonschema.exceptions.best_match([error]) or error
     place = "/".join(map(str, best.absolute_path))
     return f"body{'/' + place if place else ''}: {best.message[:300]}"
 
 
 def _operations(path: str) -> tuple[str, dict[str, Any]]:
-    """Return the template that a path fits, the one with the fewest variables, and its operations."""
-    fitting = [
+    """Return the matching path template with the fewest variables and its operations, else "" and {}."""
+    matching = [
         template
         for template in description()["paths"]
         if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path)
     ]
-    if not fitting:
+    if not matching:
         return "", {}
-    template = min(fitting, key=lambda template: template.count("{"))
+    template = min(matching, key=lambda template: template.count("{"))
     return template, description()["paths"][template]
 
 
@@ -174,7 +172,7 @@ def _validator(template: str, method: str) -> jsonschema.Draft202012Validator:
     body = document["paths"][template][method]["requestBody"]
     if "$ref" in body:
         body = document["components"]["requestBodies"][body["$ref"].rpartition("/")[2]]
-    # Nothing beyond what the description names, whichever of several schemas it is that fits.
+    # Properties that the description does not name are errors, whichever alternative schema matches.
     schema = {"allOf": [body["content"]["application/json"]["schema"]], "unevaluatedProperties": False}
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     return jsonschema.Draft202012Validator(schema, registry=registry, format_checker=checker)
@@ -182,9 +180,9 @@ def _validator(template: str, method: str) -> jsonschema.Draft202012Validator:
 
 @functools.cache
 def _as_request_schemas() -> dict[str, Any]:
-    """Return the description with its schemas as JSON Schema reads them, for requests.
+    """Return the description with its schemas translated from OpenAPI 3.0 to JSON Schema, for requests.
 
-    OpenAPI 3.0 says `nullable`, ignores what stands beside a `$ref`, and wants no `readOnly` in a request.
+    OpenAPI 3.0 has `nullable`, ignores siblings of a `$ref` and forbids `readOnly` properties in a request.
     """
     document: dict[str, Any] = _translated(copy.deepcopy(description()))
     rules = document["components"]["schemas"]["rulesets_RequestRules"]

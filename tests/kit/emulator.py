@@ -1,4 +1,4 @@
-"""What the emulator's tests run: an edge, real origins on real sockets, and the emulator as a process."""
+"""The emulator under test: its edge in this process, real origins, and the emulator as a process."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import contextlib
 import datetime as dt
 import gzip
 import os
-import socket
 import ssl
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import uvicorn
 import websockets
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,14 +24,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from emulator.__main__ import Server
 from emulator.api import Api
 from emulator.certificates import Authority, EdgeTls, private_pem
 from emulator.control import application
 from emulator.edge import Edge, Ports
 from emulator.zone import Fresh, Zone
+from tests.kit.process import REPOSITORY, free_port, serve, wait_until
 
-ROOT = Path(__file__).parents[2]
 NAME = "screen-flow.localhost"
 TOKEN = "Test-token_" + "x" * 32
 PAGE = b"""<!doctype html><html><head><script>window.order = ["inline"]</script>
@@ -105,24 +100,17 @@ ORIGIN = Starlette(
 
 @contextlib.contextmanager
 def origin(certificate: Path | None = None) -> Iterator[int]:
-    """Run the origin on a free port, with TLS when there is a file of key and certificate."""
+    """Run the origin on a free port, with TLS when there is a file of key and certificate; yield the port."""
     tls = {"ssl_certfile": certificate, "ssl_keyfile": certificate} if certificate else {}
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn.Config(ORIGIN, log_config=None, lifespan="off", proxy_headers=False, **tls))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
+    with serve(ORIGIN, **tls) as port:
+        yield port
 
 
 @contextlib.asynccontextmanager
 async def raw_origin(
     behave: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """Run a server that does with a connection what `behave` does."""
+    """Run a server that handles each connection by `behave`; yield its port."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -141,11 +129,6 @@ def refusal(answer: httpx.Response) -> tuple[int, int]:
     assert envelope["messages"] == []
     assert envelope["errors"][0]["message"]
     return answer.status_code, envelope["errors"][0]["code"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def certificate(
@@ -174,7 +157,7 @@ class Site:
         return ssl.create_default_context(cadata=self.edge.tls.edge_ca.pem.decode())
 
     def origin(self, http: int | None = None, https: int | None = None) -> None:
-        """Say which ports the origin is on; one that is not given refuses connections."""
+        """Set the origin's ports; one that is not given refuses connections."""
         self.edge.ports = Ports(
             public_http=self.http,
             public_https=self.https,
@@ -203,14 +186,14 @@ class Site:
         )
 
     async def closed(self) -> None:
-        """Wait until the edge has no connection left, 5 seconds at most."""
+        """Wait until the edge has no connection left, for 5 seconds at most."""
         async with asyncio.timeout(5):
-            while self.edge.describe()["connections"]:  # noqa: ASYNC110 - seen from outside, as a test must
+            while self.edge.describe()["connections"]:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.01)
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the API with the right token."""
+        """Yield a client of the API with the valid token."""
         transport = httpx.ASGITransport(application(self.zone, self.api, self.edge))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers={"authorization": f"Bearer {TOKEN}"}
@@ -220,7 +203,7 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
-    """Run an edge before 127.0.0.1 with WebSockets on and Rocket Loader off, unless said otherwise."""
+    """Run an edge in front of 127.0.0.1, by default with WebSockets on and Rocket Loader off."""
     chosen = {"websockets": "on", "rocket_loader": "off", **settings}
     zone = Zone(folder / "zone.json", Fresh(NAME, settings=chosen, origins=["127.0.0.1"]))
     api = Api(zone, TOKEN)
@@ -236,7 +219,7 @@ async def site(folder: Path, **settings: str | float) -> AsyncIterator[Site]:
 
 @dataclass
 class Process:
-    """The emulator as its own process."""
+    """A running emulator: its process id, the URL of its API and its ports."""
 
     pid: int
     api: str
@@ -255,15 +238,17 @@ def process(folder: Path, *options: str) -> Iterator[Process]:
         command += [f"--{name}-port", str(port)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EMULATOR_")}
     with (folder / "log").open("w") as log:
-        running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
+        running = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=log)
     try:
         api = f"http://127.0.0.1:{ports['api']}"
-        for _ in range(100):
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{api}/healthz").raise_for_status()
-                break
+
+        def healthy() -> bool:
             assert running.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{api}/healthz").raise_for_status().is_success
+            return False
+
+        wait_until("the emulator is healthy", healthy, 10)
         yield Process(running.pid, api, ports["https"], ports["http"])
     finally:
         running.terminate()

@@ -1,37 +1,31 @@
-"""cloudflare_ip_ranges over the emulated Cloudflare: asked seldom, kept for bad days, refused when absurd."""
+"""cloudflare_ip_ranges over the emulated API: few requests, a copy for outages, absurd lists refused."""
 
 import json
 import os
 import socket
-import threading
+import sys
 import time
-from types import SimpleNamespace
 
 import pytest
-import uvicorn
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.screen_flow.live.plugins.lookup.cloudflare_ip_ranges import check, ranges
+from ansible_collections.screen_flow.live.plugins.lookup.cloudflare_ip_ranges import (
+    edge_networks,
+    validate,
+)
+from ansible_collections.screen_flow.live.plugins.module_utils.cloudflare import client
 
-from emulator.api import PREFIX, Api
 from emulator.faults import Fault
-from emulator.zone import Fresh, Zone
+from emulator.zone import Fresh
+from tests.kit.cloudflare import RETRY_AT_ONCE, serve
 
-LISTED = ["173.245.48.0/20", "198.41.128.0/17", "2400:cb00::/32"]
-AT_ONCE = {"retry-after-ms": "1"}
+NETWORKS = ["173.245.48.0/20", "198.41.128.0/17", "2400:cb00::/32"]
 
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cloudflare")
-    api = Api(Zone(folder / "zone.json", Fresh("example.com")), "x" * 40, LISTED)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(api, http="h11", lifespan="off", log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield SimpleNamespace(api=api, url=f"http://127.0.0.1:{listener.getsockname()[1]}{PREFIX}")
-        server.should_exit = True
-        thread.join()
+    with serve(tmp_path_factory.mktemp("cloudflare"), Fresh("example.com"), NETWORKS) as cloudflare:
+        yield cloudflare
 
 
 @pytest.fixture
@@ -45,144 +39,154 @@ def copy(tmp_path):
     return tmp_path / "edge-ranges.json"
 
 
-def answer(*cidrs):
-    """An answer of the API that lists these networks."""
+def publish(cloudflare, *cidrs):
+    """Answer the next request with these networks."""
     result = {
         "etag": "changed",
         "ipv4_cidrs": [cidr for cidr in cidrs if ":" not in cidr],
         "ipv6_cidrs": [cidr for cidr in cidrs if ":" in cidr],
     }
-    return Fault(status=200, body={"success": True, "errors": [], "messages": [], "result": result})
+    cloudflare.succeed("/ips", result, times=1)
 
 
-def grow_old(path, seconds=7200):
+def set_age(path, seconds=7200):
     os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_lists_version_4_before_version_6_and_keeps_a_copy(cloudflare, copy):
-    assert ranges(cloudflare.url, copy, 3600) == LISTED
+def test_ipv4_comes_before_ipv6_and_a_copy_is_kept(cloudflare, copy):
+    assert edge_networks(cloudflare.url, copy, 3600) == NETWORKS
     kept = json.loads(copy.read_text())
-    assert kept["ipv4_cidrs"] == LISTED[:2]
+    assert kept["ipv4_cidrs"] == NETWORKS[:2]
     assert kept["etag"]
     assert list(copy.parent.iterdir()) == [copy]
 
 
-def test_many_uses_ask_once(cloudflare, copy):
+def test_many_uses_send_one_request(cloudflare, copy):
     for _ in range(20):
-        assert ranges(cloudflare.url, copy, 3600) == LISTED
+        assert edge_networks(cloudflare.url, copy, 3600) == NETWORKS
     assert [entry["path"] for entry in cloudflare.api.journal] == ["/client/v4/ips"]
 
 
-def test_sends_no_credentials(cloudflare, copy, monkeypatch):
-    # The emulator refuses bad tokens except here; so look at the request itself.
-    seen = {}
-    asked = cloudflare.api._answer
+def test_no_credentials_are_sent(cloudflare, copy, monkeypatch):
+    # The emulator refuses bad tokens except here, so the request itself is examined.
+    headers = {}
+    answer = cloudflare.api._answer
 
-    def note(request, *rest):
-        seen.update(request.headers)
-        return asked(request, *rest)
+    def record(request, *rest):
+        headers.update(request.headers)
+        return answer(request, *rest)
 
-    monkeypatch.setattr(cloudflare.api, "_answer", note)
+    monkeypatch.setattr(cloudflare.api, "_answer", record)
     for name in ("TOKEN", "KEY", "EMAIL", "USER_SERVICE_KEY"):
         monkeypatch.setenv(f"CLOUDFLARE_API_{name}" if name != "EMAIL" else "CLOUDFLARE_EMAIL", "secret")
-    ranges(cloudflare.url, copy, 3600)
-    assert seen["host"]
-    assert "secret" not in str(seen)
+    edge_networks(cloudflare.url, copy, 3600)
+    assert headers["host"]
+    assert "authorization" not in headers
+    assert "secret" not in str(headers)
 
 
 def test_an_unchanged_list_leaves_the_copy_but_not_its_age(cloudflare, copy):
-    ranges(cloudflare.url, copy, 3600)
+    edge_networks(cloudflare.url, copy, 3600)
     # Text that only a rewrite would change.
     copy.write_text(copy.read_text() + "\n")
     before = copy.read_text()
-    grow_old(copy)
-    ranges(cloudflare.url, copy, 3600)
+    set_age(copy)
+    edge_networks(cloudflare.url, copy, 3600)
     assert copy.read_text() == before
     assert time.time() - copy.stat().st_mtime < 60
 
 
 def test_a_changed_list_replaces_the_copy(cloudflare, copy):
-    ranges(cloudflare.url, copy, 3600)
-    grow_old(copy)
-    cloudflare.api.faults[:] = [answer("203.0.113.0/24")]
-    assert ranges(cloudflare.url, copy, 3600) == ["203.0.113.0/24"]
+    edge_networks(cloudflare.url, copy, 3600)
+    set_age(copy)
+    publish(cloudflare, "203.0.113.0/24")
+    assert edge_networks(cloudflare.url, copy, 3600) == ["203.0.113.0/24"]
     assert json.loads(copy.read_text())["ipv4_cidrs"] == ["203.0.113.0/24"]
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "message"),
     [
-        (Fault(status=503, times=9, headers=AT_ONCE, body="down"), "HTTP 503"),
-        (Fault(status=429, times=9, headers=AT_ONCE, body={}), "HTTP 429"),
-        (Fault(status=200, times=9, body="<html>sign in</html>"), "not with JSON"),
-        (Fault(status=200, times=9, body={"success": False, "result": None}), "no success"),
-        (None, "can't be reached"),
+        (Fault(status=503, times=9, headers=RETRY_AT_ONCE, body="down"), "HTTP 503, 2 attempts"),
+        (Fault(status=429, times=9, headers=RETRY_AT_ONCE, body={"success": False}), "rate limit"),
+        (Fault(status=200, times=9, body="<html>sign in</html>"), "not one of Cloudflare's API"),
+        (Fault(status=200, times=9, body={"success": False, "result": None}), "rejected it"),
+        (None, "can't connect to"),
     ],
     ids=["503", "429", "html", "success false", "gone"],
 )
-def test_without_an_answer_the_copy_serves_with_a_warning(cloudflare, copy, fault, says):
-    ranges(cloudflare.url, copy, 3600)
-    grow_old(copy)
+def test_without_a_response_the_copy_is_used_with_a_warning(cloudflare, copy, fault, message):
+    edge_networks(cloudflare.url, copy, 3600)
+    set_age(copy)
     cloudflare.api.faults[:] = [fault] if fault else []
-    with socket.socket() as closed:  # bound, so nobody else gets it; not listening, so it refuses
+    with socket.socket() as closed:  # bound, so that nothing else gets the port; it refuses connections
         closed.bind(("127.0.0.1", 0))
         url = cloudflare.url if fault else f"http://127.0.0.1:{closed.getsockname()[1]}"
         warnings = []
-        assert ranges(url, copy, 3600, warnings.append) == LISTED
+        assert edge_networks(url, copy, 3600, warnings.append) == NETWORKS
         assert len(warnings) == 1
-        assert says in warnings[0]
+        assert message in warnings[0]
         assert str(copy) in warnings[0]
-        # The next uses of the run don't wait for it again, those after a pause do.
-        asked = len(cloudflare.api.journal)
-        assert ranges(url, copy, 3600, warnings.append) == LISTED
-        assert (len(warnings), len(cloudflare.api.journal)) == (1, asked)
-        grow_old(copy, 3600 + 1)
-        ranges(url, copy, 3600, warnings.append)
+        # The next uses of the run do not wait for it again; those after a pause do.
+        requests = len(cloudflare.api.journal)
+        assert edge_networks(url, copy, 3600, warnings.append) == NETWORKS
+        assert (len(warnings), len(cloudflare.api.journal)) == (1, requests)
+        set_age(copy, 3600 + 1)
+        edge_networks(url, copy, 3600, warnings.append)
         assert len(warnings) == 2
 
 
-def test_without_answer_and_copy_it_says_so(cloudflare, copy):
-    cloudflare.api.faults[:] = [Fault(status=503, times=9, headers=AT_ONCE, body="down")]
-    with pytest.raises(ValueError, match=r"HTTP 503, and .*edge-ranges\.json holds no copy"):
-        ranges(cloudflare.url, copy, 3600)
+def test_without_response_and_copy_both_are_reported(cloudflare, copy):
+    cloudflare.api.faults[:] = [Fault(status=503, times=9, headers=RETRY_AT_ONCE, body="down")]
+    with pytest.raises(ValueError, match=r"edge-ranges\.json holds no valid copy of them\. .*HTTP 503"):
+        edge_networks(cloudflare.url, copy, 3600)
+
+
+def test_a_missing_sdk_is_reported_and_the_copy_used(cloudflare, copy, monkeypatch):
+    edge_networks(cloudflare.url, copy, 3600)
+    set_age(copy)
+    monkeypatch.setattr(client, "SDK_IMPORT_ERROR", "Traceback")
+    warnings = []
+    assert edge_networks(cloudflare.url, copy, 3600, warnings.append) == NETWORKS
+    assert f"The Python package cloudflare is missing in {sys.executable}" in warnings[0]
 
 
 @pytest.mark.parametrize(
-    ("cidrs", "says"),
+    ("cidrs", "message"),
     [
-        ([], "lists no IPv4 network"),
-        (["2400:cb00::/32"], "lists no IPv4 network"),
+        ([], "contains no IPv4 network"),
+        (["2400:cb00::/32"], "contains no IPv4 network"),
         (["0.0.0.0/0"], "0.0.0.0/0 is wider than /8"),
         (["173.245.48.0/20", "::/0"], "::/0 is wider than /16"),
         (["173.245.48.1/20"], "host bits"),
         (["everybody"], "everybody"),
     ],
 )
-def test_an_absurd_list_is_refused_and_the_copy_stays(cloudflare, copy, cidrs, says):
-    ranges(cloudflare.url, copy, 3600)
+def test_an_absurd_list_is_refused_and_the_copy_kept(cloudflare, copy, cidrs, message):
+    edge_networks(cloudflare.url, copy, 3600)
     before = copy.read_text()
-    grow_old(copy)
-    cloudflare.api.faults[:] = [answer(*cidrs)]
+    set_age(copy)
+    publish(cloudflare, *cidrs)
     with pytest.raises(ValueError, match="must not be used") as refusal:
-        ranges(cloudflare.url, copy, 3600)
-    assert says in str(refusal.value)
+        edge_networks(cloudflare.url, copy, 3600)
+    assert message in str(refusal.value)
     assert copy.read_text() == before
 
 
-def test_networks_must_stand_in_their_versions_list():
-    with pytest.raises(ValueError, match="stands in ipv4_cidrs"):
-        check({"ipv4_cidrs": ["2400:cb00::/32"]})
+def test_networks_must_be_in_the_list_of_their_version():
+    with pytest.raises(ValueError, match="ipv4_cidrs contains 2400:cb00::/32"):
+        validate({"ipv4_cidrs": ["2400:cb00::/32"]})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"ipv4_cidrs": ["0.0.0.0/0"]}'])
-def test_a_spoilt_copy_is_none(cloudflare, copy, content):
+def test_an_invalid_copy_is_replaced(cloudflare, copy, content):
     copy.write_text(content)
-    assert ranges(cloudflare.url, copy, 3600) == LISTED
-    assert json.loads(copy.read_text())["ipv4_cidrs"] == LISTED[:2]
+    assert edge_networks(cloudflare.url, copy, 3600) == NETWORKS
+    assert json.loads(copy.read_text())["ipv4_cidrs"] == NETWORKS[:2]
 
 
-def test_ansible_gets_a_list_and_a_sentence(cloudflare, copy):
+def test_ansible_gets_a_list_or_a_message(cloudflare, copy):
     lookup = lookup_loader.get("screen_flow.live.cloudflare_ip_ranges")
-    assert lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy)) == [LISTED]
+    assert lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy)) == [NETWORKS]
     with pytest.raises(AnsibleLookupError, match="give a file in a folder"):
         lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy.parent / "missing/x.json"))

@@ -1,4 +1,4 @@
-"""source_digest: the tag of an image follows its source's content and nothing else."""
+"""source_digest: it depends on the content of the source and on nothing else."""
 
 import os
 
@@ -17,12 +17,12 @@ def source(tmp_path):
     return folder
 
 
-def test_is_twelve_hexadecimal_digits(source):
+def test_the_digest_has_twelve_hexadecimal_digits(source):
     assert len(digest([source], set())) == 12
     int(digest([source], set()), 16)
 
 
-def test_times_and_places_do_not_count(source, tmp_path):
+def test_times_and_parent_folders_do_not_matter(source, tmp_path):
     before = digest([source], set())
     os.utime(source / "Dockerfile", (0, 0))
     moved = tmp_path / "elsewhere/app"
@@ -39,15 +39,15 @@ def test_times_and_places_do_not_count(source, tmp_path):
         lambda source: (source / "api/main.py").chmod(0o755),
         lambda source: (source / "new").touch(),
     ],
-    ids=["content", "name", "run bit", "new file"],
+    ids=["content", "name", "executable bit", "new file"],
 )
-def test_every_change_counts(source, change):
+def test_every_change_gives_another_digest(source, change):
     before = digest([source], set())
     change(source)
     assert digest([source], set()) != before
 
 
-def test_excluded_names_do_not_count(source):
+def test_excluded_names_do_not_matter(source):
     before = digest([source], {"node_modules"})
     (source / "node_modules").mkdir()
     (source / "node_modules/x.js").touch()

@@ -1,4 +1,4 @@
-"""Machines for tests/setup: Debian as it comes, with nothing but a checkout."""
+"""Machines for tests/setup: a minimal Debian with a checkout."""
 
 import ast
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.process import REPOSITORY
 from tests.kit.site import mtu
 
-PROJECT = Path(__file__).resolve().parents[2]
 CHECKOUT = "/srv/checkout"
 CA_BUNDLE = "/run/build-ca.pem"
 NAME = f"screen-flow{os.environ.get('TESTBED_SUFFIX', '')}-setup"
-# What an engine inside needs, and what makes its image.
+# For an engine inside, and for building its image.
 CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN"]
 
 
@@ -27,14 +27,14 @@ class Machine:
     name: str
 
     def run(self, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a shell's command in the checkout; its output holds the errors too."""
+        """Run a shell command in the checkout; the output includes the errors."""
         return subprocess.run(
             ["docker", "exec", "--workdir", CHECKOUT, self.name, "sh", "-c", command],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
         )  # fmt: skip
 
     def output(self, command: str, timeout: float = 60) -> str:
-        """Run a command that has to succeed; return what it printed."""
+        """Run a command that must succeed; return its output."""
         done = self.run(command, timeout)
         assert done.returncode == 0, f"{command} on {self.release}:\n{done.stdout}"
         return done.stdout
@@ -45,22 +45,22 @@ def docker(*arguments: str, **options: object) -> None:
 
 
 def index_settings() -> dict[str, str]:
-    """Return the environment by which pip inside reaches the indexes that pip here does."""
+    """Return an environment in which pip uses the same indexes as on this machine."""
     settings = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
     listed = subprocess.run(["pip", "config", "list"], check=True, capture_output=True, text=True)
     for line in listed.stdout.splitlines():
         name, _, value = line.partition("=")
         option = name.rpartition(".")[2]
         if option in ("index-url", "extra-index-url", "trusted-host", "proxy"):
-            # A folder of this machine is not there inside. The environment comes first, and counts first.
-            words = [word for word in ast.literal_eval(value).split() if not word.startswith("file:")]
-            settings.setdefault(f"PIP_{option.upper().replace('-', '_')}", " ".join(words))
+            # Folders of this machine do not exist inside. The environment is listed first and wins.
+            urls = [url for url in ast.literal_eval(value).split() if not url.startswith("file:")]
+            settings.setdefault(f"PIP_{option.upper().replace('-', '_')}", " ".join(urls))
     return {name: value for name, value in settings.items() if value}
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A fresh system with a copy of what git knows of this checkout."""
+    """A fresh system with the files of this checkout that git tracks."""
     machine = Machine(request.param, f"{NAME}-{request.param}")
     options = [f"--cap-add={capability}" for capability in CAPABILITIES]
     environment = index_settings()
@@ -81,7 +81,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         docker("exec", machine.name, "mkdir", CHECKOUT)
         packed = subprocess.run(
             "git ls-files -z | tar -c --null --files-from=-",
-            shell=True, cwd=PROJECT, check=True, stdout=subprocess.PIPE,
+            shell=True, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE,
         )  # fmt: skip
         docker("exec", "--interactive", machine.name, "tar", "-x", "-C", CHECKOUT, input=packed.stdout)
         yield machine

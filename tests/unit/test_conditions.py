@@ -1,6 +1,6 @@
-"""A condition is a boolean, and a switch or number works as text too, which is how -e gives it.
+"""A condition is a boolean, and a boolean or number given as text, as by -e, works as well.
 
-ansible-core 2.19 refuses a condition of any other type, and only the user who gives such a value meets it.
+ansible-core 2.19 refuses a condition of any other type, which only shows for the user who sets such a value.
 """
 
 import pytest
@@ -22,27 +22,27 @@ from tests.kit.ansible_files import (
     templates,
 )
 
-# Jinja warns of '\\s', which Ansible's templates write as they are.
+# Jinja warns of '\\s', which is valid in Ansible's templates.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
 
 
 def registered(file):
-    """The variables that this file's role, or this playbook, registers."""
+    """Return the variables that this file's role, or this playbook, registers."""
     role = PROJECT / "roles" / file.relative_to(PROJECT).parts[1]
     known = [*role.glob("tasks/*.yml"), *role.glob("handlers/*.yml")] or [file]
     return {task.item["register"] for one in known for task in items(one) if "register" in task.item}
 
 
-def certainly_boolean(node, known):
-    """Whether an expression can only be a boolean; `known` are the registered variables.
+def is_boolean(node, known):
+    """Return whether an expression can only be a boolean; `known` are the registered variables.
 
-    `and` and `or` return one of their operands. Of what modules return, `ok` and `stat.exists` count.
+    `and` and `or` return one of their operands. Of modules' results, `ok` and `stat.exists` are booleans.
     """
     match node:
         case nodes.Compare() | nodes.Not() | nodes.Test() | nodes.Filter(name="bool"):
             return True
         case nodes.And() | nodes.Or():
-            return certainly_boolean(node.left, known) and certainly_boolean(node.right, known)
+            return is_boolean(node.left, known) and is_boolean(node.right, known)
         case nodes.Const(value=bool()) | nodes.Name(name="ansible_check_mode"):
             return True
         case (
@@ -74,12 +74,12 @@ def test_conditions_are_found():
 
 @pytest.mark.parametrize("file, condition", ALL)
 def test_a_condition_is_a_boolean(file, condition):
-    boolean = certainly_boolean(expression("{{ " + condition + "\n}}"), registered(file))
+    boolean = is_boolean(expression("{{ " + condition + "\n}}"), registered(file))
     assert boolean, "add | bool, or compare: | length > 0"
 
 
 @pytest.mark.parametrize(
-    "condition, certain",
+    "condition, boolean",
     [
         ("app_stack_image_archives and x | length < 2", False),
         ("app_stack_image_archives | length > 0 and x | length < 2", True),
@@ -93,17 +93,17 @@ def test_a_condition_is_a_boolean(file, condition):
         ("__there.drift", False),
     ],
 )
-def test_what_counts_as_a_boolean(condition, certain):
-    assert certainly_boolean(expression("{{ " + condition + " }}"), {"__there"}) is certain
+def test_which_expressions_count_as_boolean(condition, boolean):
+    assert is_boolean(expression("{{ " + condition + " }}"), {"__there"}) is boolean
 
 
 def type_of(option):
     return f"{option['elements']}s" if option["type"] == "list" else option["type"]
 
 
-NUMBER = {"int", "float", "printed"}  # printed in a text, a number is what was written
-# What may become of an input, by its type.
-RIGHT = {
+NUMBER = {"int", "float", "printed"}  # printed in a text, a number stays as it was given
+# The uses that an input's type allows.
+ALLOWED = {
     "bool": {"bool"},
     "int": NUMBER,
     "float": NUMBER,
@@ -114,12 +114,12 @@ TYPES = {
     for role in ROLES
     for entry in load(role / "meta/argument_specs.yml")["argument_specs"].values()
     for name, option in entry["options"].items()
-    if type_of(option) in RIGHT
+    if type_of(option) in ALLOWED
 }
 
 
-def becomes(node, around):
-    """What an input at the end of `around` becomes: a filter's name, `printed`, or None for any other use."""
+def use_of(node, around):
+    """Return the use of an input at the end of `around`: a filter's name, `printed`, or None for others."""
     for parent in around[::-1]:
         match parent:
             case nodes.Output():
@@ -135,8 +135,8 @@ def becomes(node, around):
     return None
 
 
-def wrong_uses(template, whole_is_right):
-    """Return the switches and numbers of which a template makes something else."""
+def wrong_uses(template, whole_is_allowed):
+    """Return the booleans and numbers that a template uses as text."""
     tree = JINJA.parse(template)
     whole = len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output) and len(tree.body[0].nodes) == 1
     wrong, stack = [], [(tree, ())]
@@ -144,14 +144,14 @@ def wrong_uses(template, whole_is_right):
         node, around = stack.pop()
         stack += [(child, (*around, node)) for child in node.iter_child_nodes()]
         if isinstance(node, nodes.Name) and node.name in TYPES:
-            made = becomes(node, around)
-            right = whole_is_right if whole and made == "printed" else made in RIGHT[TYPES[node.name]]
+            use = use_of(node, around)
+            right = whole_is_allowed if whole and use == "printed" else use in ALLOWED[TYPES[node.name]]
             wrong += [] if right else [node.name]
     return wrong
 
 
-def takes_whole(file, path):
-    """Whether what reads this turns it into its type, as a module's parameter and a role's input do."""
+def is_converted(file, path):
+    """Return whether the value is converted to its type, as a module's parameter and a role's input are."""
     if file.suffix == ".j2":
         return False
     if file.parent.name in ("vars", "defaults"):
@@ -173,11 +173,11 @@ def test_inputs_are_found():
 
 
 @pytest.mark.parametrize("file", EVALUATED, ids=lambda file: str(file.relative_to(PROJECT)))
-def test_a_switch_or_number_is_used_as_what_it_is(file):
+def test_booleans_and_numbers_are_used_as_such(file):
     wrong = [
         f"{'.'.join(map(str, path))}: {name}"
         for path, template in templates(file)
-        for name in wrong_uses(template, takes_whole(file, path))
+        for name in wrong_uses(template, is_converted(file, path))
     ]
     assert not wrong, "add | bool, | int or | float"
 
@@ -201,5 +201,5 @@ def test_a_switch_or_number_is_used_as_what_it_is(file):
         ("{{ origin_firewall_edge_ports | map('int') | reject('in', [80]) }}", True),
     ],
 )
-def test_what_counts_as_used_as_what_it_is(template, right):
-    assert (not wrong_uses(template, whole_is_right=False)) is right
+def test_which_uses_count_as_such(template, right):
+    assert (not wrong_uses(template, whole_is_allowed=False)) is right

@@ -1,23 +1,21 @@
-"""config_tree: what changes, when nothing may, and what a dry run says."""
+"""config_tree: what changes, when nothing may change, and what check mode reports."""
 
-import json
 import os
 import socket
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.screen_flow.live.plugins.modules import config_tree
+
+from tests.kit.ansible_module import run_module
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Run the module over tmp_path/etc; return what it says."""
+    """Run the module over tmp_path/etc and return its result."""
 
     def call(check=False, **arguments):
         arguments = {"root": str(tmp_path / "etc"), "owner": os.geteuid(), **arguments}
-        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
-            config_tree.main()
-        return json.loads(capsys.readouterr().out)
+        return run_module(config_tree, capsys, arguments, check)
 
     return call
 
@@ -33,7 +31,7 @@ FILES = [
 ]
 
 
-def test_writes_files_with_their_modes(run, root):
+def test_files_are_written_with_their_modes(run, root):
     assert run(files=FILES)["paths"] == ["main.conf", "sub/part.conf"]
     assert (root / "main.conf").read_text() == "one\n"
     assert (root / "sub/part.conf").stat().st_mode & 0o777 == 0o600
@@ -47,14 +45,14 @@ def test_a_second_run_changes_nothing(run, root):
     assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_a_wrong_mode_alone_is_mended(run, root):
+def test_a_wrong_mode_is_corrected(run, root):
     run(files=FILES)
     (root / "main.conf").chmod(0o666)
     assert run(files=FILES)["paths"] == ["main.conf"]
     assert (root / "main.conf").stat().st_mode & 0o777 == 0o644
 
 
-def test_links_are_made_mended_and_absent_ones_removed(run, root):
+def test_links_are_created_corrected_and_removed(run, root):
     run(files=FILES, links=[{"path": "on/main", "target": "../sub/part.conf"}])
     (root / "on/default").symlink_to("../main.conf")
     run(files=FILES, links=[{"path": "on/main", "target": "../main.conf"}], absent=["on/default"])
@@ -68,33 +66,33 @@ def test_a_file_written_once_keeps_its_content(run, root):
     assert (root / "key").read_text() == "first"
 
 
-def test_a_dry_run_shows_the_difference_and_writes_nothing(run, root):
-    said = run(check=True, files=FILES, validate="no-such-program %s")
-    assert said["changed"]
-    assert [(item["before"], item["after"]) for item in said["diff"]] == [("", "one\n"), ("", "two\n")]
+def test_check_mode_shows_the_difference_and_writes_nothing(run, root):
+    result = run(check=True, files=FILES, validate="no-such-program %s")
+    assert result["changed"]
+    assert [(item["before"], item["after"]) for item in result["diff"]] == [("", "one\n"), ("", "two\n")]
     assert not root.exists()
 
 
-def test_the_check_sees_the_whole_new_tree_with_what_was_there(run, root):
+def test_the_check_sees_the_whole_new_tree(run, root):
     root.mkdir()
     (root / "other.conf").write_text("theirs\n")
     run(files=FILES, validate="grep -q theirs %s/other.conf")
     assert (root / "main.conf").exists()
-    assert not run(files=FILES, validate="false")["changed"], "an unchanged tree needs no check"
+    assert not run(files=FILES, validate="false")["changed"], "an unchanged tree is not checked"
 
 
-def test_a_failed_check_leaves_the_tree_and_names_its_own_paths(run, root):
+def test_a_failed_check_leaves_the_tree_and_reports_its_real_paths(run, root):
     run(files=FILES)
-    said = run(
+    result = run(
         files=[{"path": "main.conf", "content": "broken\n"}], validate="ls %s/main.conf %s/missing.conf"
     )
-    assert said["failed"]
-    assert f"{root}/missing.conf" in said["msg"]
+    assert result["failed"]
+    assert f"{root}/missing.conf" in result["msg"]
     assert (root / "main.conf").read_text() == "one\n"
-    assert [path.name for path in root.parent.iterdir()] == ["etc"], "the staged copy is gone"
+    assert [path.name for path in root.parent.iterdir()] == ["etc"], "the staged copy is removed"
 
 
-def test_a_socket_in_the_folder_is_left_alone(run, root):
+def test_special_files_are_left_alone(run, root):
     run(files=FILES)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "sub/api.sock"))
@@ -105,12 +103,21 @@ def test_a_socket_in_the_folder_is_left_alone(run, root):
     assert (root / "sub/api.sock").is_socket()
 
 
-def test_a_failed_check_in_a_dry_run_fails_too(run, root):
+def test_a_failed_check_fails_check_mode_too(run, root):
     assert run(check=True, files=FILES, validate="false")["failed"]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "sub/../../outside"])
-def test_a_path_that_leads_out_is_refused(run, path):
-    said = run(files=[{"path": path, "content": ""}])
-    assert said["failed"]
-    assert path in said["msg"]
+def test_a_path_outside_the_directory_is_refused(run, path):
+    result = run(files=[{"path": path, "content": ""}])
+    assert result["failed"]
+    assert path in result["msg"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"mode": "rwx"}, {"files": [{"path": "a", "content": "", "mode": "9"}]}]
+)
+def test_an_invalid_mode_is_named(run, arguments):
+    result = run(**arguments)
+    assert result["failed"]
+    assert "give octal digits" in result["msg"]

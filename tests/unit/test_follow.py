@@ -1,18 +1,20 @@
-"""follow: lines as they come, without secrets, and nothing left behind."""
+"""follow: lines as they come, without secrets, and no process or directory left behind."""
 
-import json
 import time
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.screen_flow.live.plugins.modules import follow
 
+from tests.kit.ansible_module import run_module
 
-def run(capsys, **given):
-    with patch_module_args({"argv": ["true"], **given}), pytest.raises(SystemExit):
-        follow.main()
-    return json.loads(capsys.readouterr().out)
+
+@pytest.fixture
+def run(capsys):
+    def call(**arguments):
+        return run_module(follow, capsys, {"argv": ["true"], **arguments})
+
+    return call
 
 
 def wait_for(condition):
@@ -22,31 +24,85 @@ def wait_for(condition):
     assert condition()
 
 
-def test_lines_come_whole_filtered_and_redacted(capsys):
+def session(leader):
+    """Return the command lines of the living processes in the session that `leader` leads."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if fields[3] == str(leader) and fields[0] != "Z":
+                found.append((process / "cmdline").read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+    return found
+
+
+def leader(job):
+    return int((Path(job) / "pid").read_text())
+
+
+def test_lines_come_complete_filtered_and_redacted(run):
     script = "echo WebSocket password=hunter2; echo other; printf 'WebSocket half'; sleep 30"
-    given = {"argv": ["sh", "-c", script], "match": "WebSocket"}
-    job = run(capsys, phase="start", **given)["job"]
+    arguments = {"argv": ["sh", "-c", script], "match": "WebSocket"}
+    job = run(phase="start", **arguments)["job"]
     wait_for(lambda: "half" in (Path(job) / "output").read_text())
-    found = run(capsys, phase="read", job=job, **given)
-    assert found["lines"] == ["WebSocket password=[redacted]"]
-    assert not found["ended"]
-    again = run(capsys, phase="read", job=job, offset=found["offset"], **given)
+    output = run(phase="read", job=job, **arguments)
+    assert output["lines"] == ["WebSocket password=[redacted]"]
+    assert not output["ended"]
+    again = run(phase="read", job=job, offset=output["offset"], **arguments)
     assert again["lines"] == []
-    pid = int((Path(job) / "pid").read_text())
-    run(capsys, phase="stop", job=job, **given)
-    assert not Path(job).exists()
-    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    run(phase="stop", job=job, **arguments)
 
 
-def test_a_command_ends_after_its_time(capsys):
-    given = {"argv": ["sh", "-c", "echo begun; sleep 30"], "seconds": 1}
-    job = run(capsys, phase="start", **given)["job"]
+def test_arguments_reach_the_command_as_they_are(run, tmp_path):
+    arguments = {"argv": ["printf", "%s\\n", "$HOME", "~", "a b", ";"], "chdir": str(tmp_path)}
+    job = run(phase="start", **arguments)["job"]
     wait_for(lambda: (Path(job) / "ended").exists())
-    found = run(capsys, phase="read", job=job, **given)
-    assert (found["lines"], found["ended"]) == (["begun"], True)
-    run(capsys, phase="stop", job=job, **given)
+    assert run(phase="read", job=job, **arguments)["lines"] == ["$HOME", "~", "a b", ";"]
+    run(phase="stop", job=job, **arguments)
 
 
-@pytest.mark.parametrize(("name", "value"), [("seconds", 0), ("match", "(")])
-def test_a_wrong_input_is_named(capsys, name, value):
-    assert f"{name} is" in run(capsys, **{name: value})["msg"]
+def test_a_stop_ends_everything_that_the_command_started(run):
+    job = run(phase="start", argv=["sh", "-c", "sleep 60 & sleep 60 & wait"])["job"]
+    pid = leader(job)
+    wait_for(lambda: sum("sleep" in line for line in session(pid)) >= 2)
+    run(phase="stop", job=job)
+    wait_for(lambda: session(pid) == [])
+    assert not Path(job).exists()
+
+
+def test_a_stop_after_the_commands_end_leaves_no_process(run):
+    job = run(phase="start")["job"]
+    pid = leader(job)
+    wait_for(lambda: (Path(job) / "ended").exists())
+    run(phase="stop", job=job)
+    wait_for(lambda: session(pid) == [])
+    assert not Path(job).exists()
+
+
+def test_a_stop_at_once_leaves_no_process(run):
+    """The command's id is known when the start returns, whatever the script has done by then."""
+    for _ in range(20):
+        job = run(phase="start", argv=["sleep", "60"])["job"]
+        pid = leader(job)
+        run(phase="stop", job=job)
+        wait_for(lambda pid=pid: session(pid) == [])
+        assert not Path(job).exists()
+
+
+def test_a_command_is_stopped_after_its_time_with_what_it_started(run, monkeypatch):
+    monkeypatch.setattr(follow, "LINGER_SECONDS", 1)
+    arguments = {"argv": ["sh", "-c", "echo begun; sleep 60 & sleep 60"], "seconds": 1}
+    job = run(phase="start", **arguments)["job"]
+    pid = leader(job)
+    wait_for(lambda: (Path(job) / "ended").exists())
+    output = run(phase="read", job=job, **arguments)
+    assert (output["lines"][0], output["ended"]) == ("begun", True)
+    # Nobody calls stop: the script clears up by itself.
+    wait_for(lambda: session(pid) == [])
+    assert not Path(job).exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("seconds", 0), ("match", "("), ("chdir", "/nowhere")])
+def test_invalid_input_is_named(run, name, value):
+    assert f"{name} is" in run(**{name: value})["msg"]

@@ -1,15 +1,15 @@
-"""nft_table: what it compares, what waits to be confirmed, what is kept. Molecule has a real kernel."""
+"""nft_table: what is compared, what is pending, what is kept. The molecule scenario has a real kernel."""
 
-import json
 import os
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.screen_flow.live.plugins.modules import nft_table
+
+from tests.kit.ansible_module import run_module
 
 OLD, NEW = "table inet wall {\n\told\n}\n", "table inet wall {\n\tnew\n}\n"
 HEAD = "table inet wall\ndelete table inet wall\n"
-# A kernel with one table, which is a file; `bad` is what it refuses.
+# A kernel with one table, which is a file; it rejects `bad`.
 NFT = """#!/bin/sh
 case "$*" in
   "list tables") test ! -e "$KERNEL" || echo "table inet wall" ;;
@@ -21,8 +21,8 @@ esac
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """Put programs on the path that write down how they were called."""
+def host(tmp_path, monkeypatch):
+    """Put programs on the path that record their calls."""
     programs = {
         "nft": NFT,
         "unshare": '#!/bin/sh\nshift; KERNEL="$KERNEL.namespace" exec "$@"\n',
@@ -41,98 +41,96 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(place, capsys):
-    """Run the module; return what it says."""
+def run(host, capsys):
+    """Run the module and return its result."""
 
     def call(state="loaded", check=False, **arguments):
-        arguments = {"table": "inet wall", "state": state, "path": f"{place}/wall.nft", **arguments}
-        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
-            nft_table.main()
-        return json.loads(capsys.readouterr().out)
+        arguments = {"table": "inet wall", "state": state, "path": f"{host}/wall.nft", **arguments}
+        return run_module(nft_table, capsys, arguments, check)
 
     return call
 
 
-def calls(place):
-    return (place / "kernel.calls").read_text()
+def calls(host):
+    return (host / "kernel.calls").read_text()
 
 
-def test_new_rules_are_in_force_and_wait(run, place):
-    (place / "kernel").write_text(OLD)
-    said = run(content=HEAD + NEW, rollback_after=45)
-    assert (said["changed"], said["unconfirmed"]) == (True, True)
-    assert (place / "kernel").read_text() == NEW
-    assert not (place / "wall.nft").exists()
-    assert "--on-active=45" in calls(place)
-    # What the timer would load.
-    assert (place / "wall.old.nft").read_text() == HEAD + OLD
+def test_new_rules_are_loaded_and_pending(run, host):
+    (host / "kernel").write_text(OLD)
+    result = run(content=HEAD + NEW, rollback_after=45)
+    assert (result["changed"], result["unconfirmed"]) == (True, True)
+    assert (host / "kernel").read_text() == NEW
+    assert not (host / "wall.nft").exists()
+    assert "--on-active=45" in calls(host)
+    # The timer would load this.
+    assert (host / "wall.old.nft").read_text() == HEAD + OLD
 
 
-def test_the_timer_is_set_before_the_rules_are_loaded(run, place):
-    (place / "bin/systemd-run").write_text("#!/bin/sh\nexit 1\n")
+def test_the_timer_starts_before_the_rules_are_loaded(run, host):
+    (host / "bin/systemd-run").write_text("#!/bin/sh\nexit 1\n")
     assert run(content=HEAD + NEW)["failed"]
-    assert not (place / "kernel").exists()
+    assert not (host / "kernel").exists()
 
 
-def test_kept_rules_are_those_of_the_boot(run, place):
+def test_kept_rules_are_loaded_at_boot(run, host):
     run(content=HEAD + NEW)
-    said = run("kept")
-    assert (said["changed"], said["unconfirmed"]) == (True, False)
-    assert (place / "wall.nft").read_text() == HEAD + NEW
-    assert calls(place).endswith("stop wall-rollback.timer\n")
-    assert not list(place.glob("*.old.nft"))
-    said = run(content=HEAD + NEW)
-    assert (said["changed"], said["unconfirmed"]) == (False, False)
+    result = run("kept")
+    assert (result["changed"], result["unconfirmed"]) == (True, False)
+    assert (host / "wall.nft").read_text() == HEAD + NEW
+    assert calls(host).endswith("stop wall-rollback.timer\n")
+    assert not list(host.glob("*.old.nft"))
+    result = run(content=HEAD + NEW)
+    assert (result["changed"], result["unconfirmed"]) == (False, False)
 
 
-def test_rules_that_were_taken_back_can_t_be_kept(run, place):
+def test_rules_that_were_rolled_back_cannot_be_kept(run, host):
     run(content=HEAD + NEW)
-    (place / "wall.new.nft").unlink()  # as the timer does
-    said = run("kept")
-    assert said["failed"]
-    assert "taken back" in said["msg"]
-    assert not (place / "wall.nft").exists()
+    (host / "wall.new.nft").unlink()  # as the timer does
+    result = run("kept")
+    assert result["failed"]
+    assert "rolled back" in result["msg"]
+    assert not (host / "wall.nft").exists()
 
 
-def test_an_interrupted_run_is_confirmed_by_the_next(run):
+def test_the_next_run_reports_pending_rules(run):
     run(content=HEAD + NEW)
     assert run(content=HEAD + NEW)["unconfirmed"]
 
 
-def test_a_rule_that_was_changed_by_hand_is_found(run, place):
+def test_a_rule_changed_by_hand_is_a_difference(run, host):
     run(content=HEAD + NEW)
     run("kept")
-    (place / "kernel").write_text(OLD)
-    said = run(content=HEAD + NEW, check=True)
-    assert (said["changed"], said["diff"][0]["before"], said["diff"][0]["after"]) == (True, OLD, NEW)
-    assert (place / "kernel").read_text() == OLD
+    (host / "kernel").write_text(OLD)
+    result = run(content=HEAD + NEW, check=True)
+    assert (result["changed"], result["diff"][0]["before"], result["diff"][0]["after"]) == (True, OLD, NEW)
+    assert (host / "kernel").read_text() == OLD
 
 
-def test_rules_that_nft_refuses_change_nothing(run, place):
-    (place / "kernel").write_text(OLD)
-    said = run(content=HEAD + "bad\n")
-    assert said["failed"]
-    assert f"{place}/wall.nft:3: syntax error" in said["msg"]
-    assert (place / "kernel").read_text() == OLD
+def test_rules_that_nft_rejects_change_nothing(run, host):
+    (host / "kernel").write_text(OLD)
+    result = run(content=HEAD + "bad\n")
+    assert result["failed"]
+    assert f"{host}/wall.nft:3: syntax error" in result["msg"]
+    assert (host / "kernel").read_text() == OLD
 
 
-def test_a_dry_run_changes_nothing(run, place):
-    said = run(content=HEAD + NEW, check=True)
-    assert (said["changed"], said["unconfirmed"]) == (True, False)
-    assert not (place / "kernel").exists()
-    assert not list(place.glob("*.nft"))
+def test_check_mode_changes_nothing(run, host):
+    result = run(content=HEAD + NEW, check=True)
+    assert (result["changed"], result["unconfirmed"]) == (True, False)
+    assert not (host / "kernel").exists()
+    assert not list(host.glob("*.nft"))
 
 
-def test_a_dry_run_of_a_bare_host_takes_the_rules_unchecked(run, place):
-    (place / "bin/nft").unlink()
+def test_check_mode_on_a_bare_host_does_not_validate_the_rules(run, host):
+    (host / "bin/nft").unlink()
     assert run(content=HEAD + NEW, check=True)["changed"]
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("table", "inet a; b"), ("table", "wall"), ("rollback_after", 0)]
 )
-def test_bad_input_is_named(run, name, value):
-    said = run(content=HEAD + NEW, **{name: value})
-    assert said["failed"]
-    assert f"{name} is" in said["msg"]
-    assert str(value) in said["msg"]
+def test_invalid_input_is_named(run, name, value):
+    result = run(content=HEAD + NEW, **{name: value})
+    assert result["failed"]
+    assert f"{name} is" in result["msg"]
+    assert str(value) in result["msg"]

@@ -1,4 +1,4 @@
-"""nginx_config: reads files as nginx does, inheritance and includes among it."""
+"""nginx_config: parses files as nginx does, with inheritance and includes."""
 
 import pytest
 from ansible_collections.screen_flow.live.plugins.module_utils.evidence import nginx_config
@@ -60,21 +60,21 @@ def test_a_site_is_described_with_what_it_inherits(site):
     assert root["buffering"]
 
 
-def test_a_level_with_one_header_inherits_none(site):
+def test_a_level_that_sets_a_header_inherits_none(site):
     socket = site()["websocket_location"]
     assert (socket["upgrade"], socket["connection"]) == ("", "close")
     assert socket["read_timeout"] == 5400
     assert not socket["buffering"]
 
 
-def test_what_is_not_there_is_null(site):
+def test_a_missing_server_is_described_as_null(site):
     found = site(one="server { listen 80; server_name other; }")
     assert not found["server_found"]
     assert found["websocket_location"] is found["root_location"] is None
 
 
 @pytest.mark.parametrize("text", ["http {", "}", "http { ; }", "user www-data"])
-def test_what_nginx_would_not_read_is_refused(text):
+def test_invalid_syntax_raises(text):
     with pytest.raises(ValueError, match="unexpected"):
         nginx_config.parse(text, lambda pattern: [])
 

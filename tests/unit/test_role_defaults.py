@@ -1,4 +1,4 @@
-"""Every role says its inputs twice, as defaults and as argument specification: the two must agree."""
+"""Every role has its inputs as defaults and in its argument specification: the two must agree."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_roles_are_found():
     assert len(ROLES) > 1
 
 
-def test_each_input_stands_in_both_with_the_same_value(defaults, specs):
+def test_each_input_is_in_both_with_the_same_value(defaults, specs):
     # A required input has no default to compare.
     options = {
         name: option for name, option in specs["main"]["options"].items() if not option.get("required")
@@ -52,7 +52,7 @@ def test_each_input_has_a_type_and_a_description(specs):
     for name, option in specs["main"]["options"].items():
         assert option.get("type"), f"{name} has no type"
         assert str(option.get("description", "")).strip(), f"{name} has no description"
-        assert option["type"] != "list" or option.get("elements"), f"{name} does not say what it lists"
+        assert option["type"] != "list" or option.get("elements"), f"{name} has no type of its elements"
 
 
 def test_each_default_is_one_of_the_choices(specs):
@@ -62,7 +62,7 @@ def test_each_default_is_one_of_the_choices(specs):
 
 
 def test_each_paragraph_of_defaults_begins_with_a_comment(role):
-    """A comment that says why may serve the inputs right below it; a blank line ends what it serves."""
+    """The comment explains the inputs up to the next blank line."""
     text = (role / DEFAULTS).read_text().removeprefix("---\n")
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         assert paragraph.startswith("# "), f"no comment above: {paragraph}"
@@ -74,12 +74,12 @@ def test_validation_alone_checks_the_same_inputs(role, specs):
     assert specs["validate"]["options"] == specs["main"]["options"]
 
 
-def test_the_alternative_scenario_turns_every_default_of_the_zone_round():
+def test_the_alternative_scenario_changes_every_default_of_the_zone():
     project = ROLES[0].parents[1]
     defaults = yaml.safe_load((project / "roles/cloudflare_zone" / DEFAULTS).read_text())
     (play,) = yaml.safe_load((project / "molecule/alternative/converge.yml").read_text())
-    # The inventory says where and as whom; the files are other entry points'.
+    # The inventory gives zone, token and URL; the files belong to other entry points.
     given = re.compile("cloudflare_zone_(name|api_token|api_base_url|drift_file|snapshot_file)")
     wanted = {name for name in defaults if not given.fullmatch(name)}
-    turned = {name for name in wanted if name in play["vars"] and play["vars"][name] != defaults[name]}
-    assert turned == wanted
+    changed = {name for name in wanted if name in play["vars"] and play["vars"][name] != defaults[name]}
+    assert changed == wanted

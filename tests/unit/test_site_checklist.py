@@ -1,7 +1,8 @@
-"""site_checklist: which evidence makes which line fail, what is not tried, and how the reports look."""
+"""The checklist: the evidence that fails each line, what is not tried, and the reports."""
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -17,12 +18,15 @@ from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.checkli
 from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules import RULES
 from ansible_collections.screen_flow.live.plugins.modules import site_report
 
-from tests.unit.test_site_diagnosis import healthy as diagnosed
+from tests.kit.evidence import healthy as diagnosed
+from tests.kit.templates import rendered
+
+ROLE = Path(__file__).parents[2] / "roles/site_check"
 
 
 @pytest.fixture
 def site():
-    """Return the evidence of a site that has nothing wrong with it."""
+    """Return the evidence of a healthy site."""
     document = diagnosed()
     document["edge"]["page"]["value"]["reconnects"] = True
     listened = {"opened_ms": 9.0, "pong_ms": 1.0, "heartbeat_seconds": 30.1, "canary_ms": 12.0, "ended": ""}
@@ -50,7 +54,7 @@ def test_a_healthy_site_has_every_line_ok(site):
     assert set(verdicts(site).values()) == {OK}
 
 
-def test_every_rule_and_layer_that_is_named_exists():
+def test_checks_name_existing_rules_and_layers():
     assert {rule for check in CHECKS for rule in check.rules} <= {rule.name for rule in RULES}
     assert {check.layer for check in CHECKS} == set(LAYERS)
 
@@ -81,13 +85,13 @@ def test_every_rule_and_layer_that_is_named_exists():
         ("verify.canary.value.error", "NOAUTH", "Redis event received through Cloudflare"),
     ],
 )
-def test_what_is_wrong_fails_its_line(site, path, value, name):
+def test_a_fault_fails_its_line(site, path, value, name):
     change(site, path, value)
     assert verdicts(site)[name] == FAILED
 
 
 def test_every_line_can_fail(site):
-    """No evidence at all verifies nothing; only what takes a token is not tried."""
+    """Without evidence nothing is verified; only what needs a token is not tried."""
     bare = {"expected": site["expected"], "server": {}, "edge": {}, "verify": {}}
     found = verdicts(bare)
     assert set(found.values()) == {FAILED, NOT_TRIED}
@@ -97,13 +101,13 @@ def test_every_line_can_fail(site):
     ]
 
 
-def test_missing_evidence_is_said_in_its_own_words(site):
+def test_a_line_without_evidence_reports_why_it_is_missing(site):
     site["edge"]["settings"] = {"missing": "no API token is given."}
     line = judge(site, ["edge"])[0]
-    assert (line.verdict, line.says) == (NOT_TRIED, "no API token is given.")
+    assert (line.verdict, line.detail) == (NOT_TRIED, "no API token is given.")
 
 
-def test_one_layer_is_judged_alone(site):
+def test_one_layer_can_be_checked_alone(site):
     assert {line.layer for line in judge(site, ["nginx"])} == {"nginx"}
 
 
@@ -115,37 +119,39 @@ def report(capsys, document, folder, **more):
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_reports_say_the_same(site, tmp_path, capsys):
+def test_the_reports_agree(site, tmp_path, capsys):
     change(site, "edge.settings.value.websockets", "off")
     change(site, "server.nginx_log.value.lines", ["<script>alert(1)</script>"])
-    said = report(capsys, site, tmp_path / "new")
-    assert said["failed"]
-    assert "edge, Cloudflare WebSockets enabled: WebSockets are off in the zone." in said["msg"]
+    result = report(capsys, site, tmp_path / "new")
+    assert result["failed"]
+    assert "edge, Cloudflare WebSockets enabled: WebSockets are off in the zone." in result["msg"]
     found = json.loads((tmp_path / "new/verify.json").read_text())
     assert not found["ok"]
-    assert found["lines"] == said["lines"]
+    assert found["lines"] == result["lines"]
     cases = list(ET.parse(tmp_path / "new/verify.xml").getroot().iter("testcase"))
     assert len(cases) == len(CHECKS)
     assert [case.get("name") for case in cases if case.find("failure") is not None] == [
         "Cloudflare WebSockets enabled"
     ]
-    page = (tmp_path / "new/verify.html").read_text()
-    assert "not verified" in page
+    page = rendered(ROLE, "verify.html.j2", __site_check_record=found)
+    assert ": not verified</h1>" in page
+    assert "WebSockets are off in the zone." in page
     assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
 
 
-def test_a_dry_run_fails_nothing_and_writes_nothing(site, tmp_path, capsys):
+def test_check_mode_fails_nothing_and_writes_nothing(site, tmp_path, capsys):
     change(site, "edge.settings.value.websockets", "off")
-    said = report(capsys, site, tmp_path / "new", _ansible_check_mode=True)
-    assert "failed" not in said
-    assert "FAILED" in said["table"]
+    result = report(capsys, site, tmp_path / "new", _ansible_check_mode=True)
+    assert "failed" not in result
+    assert "FAILED" in result["table"]
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_can_not_be_written_is_named(site, tmp_path, capsys):
+def test_an_unwritable_folder_is_named(site, tmp_path, capsys):
     (tmp_path / "file").touch()
-    said = report(capsys, site, tmp_path / "file")
-    assert f"folder is '{tmp_path}/file'" in said["msg"]
+    result = report(capsys, site, tmp_path / "file")
+    assert f"folder is '{tmp_path}/file'" in result["msg"]
 
 
 def test_the_table_is_aligned(site):

@@ -1,4 +1,4 @@
-"""site_session: what it signs, and what it says when it can't."""
+"""site_session: the session that it signs, and the problem that it reports when it can't."""
 
 import json
 import time
@@ -13,26 +13,26 @@ KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL"
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Run the module with the key file tmp_path/key; return what it says."""
+    """Run the module with the key file tmp_path/key; return its result."""
 
     def call(**arguments):
         arguments = {"key_file": str(tmp_path / "key"), **arguments}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             site_session.main()
-        said = json.loads(capsys.readouterr().out)
-        assert not said.get("failed")
-        assert not said["changed"]
-        return said
+        result = json.loads(capsys.readouterr().out)
+        assert not result.get("failed")
+        assert not result["changed"]
+        return result
 
     return call
 
 
 def test_signs_a_session_of_two_minutes_for_probes(run, tmp_path):
     (tmp_path / "key").write_text(f"{KEY}\nan older key\n")
-    said = run()
-    assert said["problem"] == ""
-    assert KEY not in json.dumps(said)
-    name, _, token = said["cookie"].partition("=")
+    result = run()
+    assert result["problem"] == ""
+    assert KEY not in json.dumps(result)
+    name, _, token = result["cookie"].partition("=")
     assert name == "__Host-screen-flow"
     claims = jwt.decode(token, KEY, algorithms=["HS256"], options={"require": ["sub", "iat", "exp"]})
     assert claims["sub"] == "site-check"
@@ -48,22 +48,22 @@ def test_another_subject_and_lifetime(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "problem"),
     [(None, "No such file"), (b"\n", "is empty"), (b"\xff\xfe", "is not text")],
     ids=["missing", "empty", "binary"],
 )
-def test_a_key_that_can_not_be_used_is_told_not_failed(run, tmp_path, content, says):
+def test_an_unusable_key_is_reported_without_failing(run, tmp_path, content, problem):
     if content is not None:
         (tmp_path / "key").write_bytes(content)
-    said = run()
-    assert said["cookie"] == ""
-    assert str(tmp_path / "key") in said["problem"]
-    assert says in said["problem"]
+    result = run()
+    assert result["cookie"] == ""
+    assert str(tmp_path / "key") in result["problem"]
+    assert problem in result["problem"]
 
 
-def test_a_missing_library_is_told_not_failed(run, tmp_path, monkeypatch):
+def test_a_missing_library_is_reported_without_failing(run, tmp_path, monkeypatch):
     (tmp_path / "key").write_text(KEY)
     monkeypatch.setattr(site_session, "jwt", None)
-    said = run()
-    assert said["cookie"] == ""
-    assert "PyJWT" in said["problem"]
+    result = run()
+    assert result["cookie"] == ""
+    assert "PyJWT" in result["problem"]

@@ -1,19 +1,19 @@
-"""stack_backup: what is saved comes back, what is damaged or foreign does not, a cut run does no harm."""
+"""stack_backup: data are restored as saved, damaged archives are refused, interrupted runs do no harm."""
 
 import io
-import json
 import tarfile
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.screen_flow.live.plugins.modules import stack_backup
+
+from tests.kit.ansible_module import run_module
 
 MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
 
 
 @pytest.fixture
-def places(tmp_path):
-    """Return the data folders of a project with two uploads, and where its backup goes."""
+def paths(tmp_path):
+    """Return the data folders of a project with two uploads, and the path of its archive."""
     aof, uploads = tmp_path / "redis/appendonlydir", tmp_path / "uploads"
     aof.mkdir(parents=True)
     uploads.mkdir()
@@ -30,61 +30,59 @@ def places(tmp_path):
     }
 
 
-def run(capsys, places, state, check=False):
-    given = {name: str(place) for name, place in places.items()} | {"state": state}
-    with patch_module_args(given | {"_ansible_check_mode": check}), pytest.raises(SystemExit):
-        stack_backup.main()
-    return json.loads(capsys.readouterr().out)
+def run(capsys, paths, state, check=False):
+    arguments = {name: str(path) for name, path in paths.items()} | {"state": state}
+    return run_module(stack_backup, capsys, arguments, check)
 
 
-def data(places):
-    files = [*places["redis_dir"].rglob("*"), *places["uploads_dir"].rglob("*")]
+def data(paths):
+    files = [*paths["redis_dir"].rglob("*"), *paths["uploads_dir"].rglob("*")]
     return {file.name: file.read_bytes() for file in files if file.is_file()}
 
 
-def test_what_was_saved_comes_back(places, capsys):
-    before = data(places)
-    saved = run(capsys, places, "saved")
+def test_data_are_restored_as_saved(paths, capsys):
+    before = data(paths)
+    saved = run(capsys, paths, "saved")
     assert (saved["files"], "failed" in saved) == (5, False)
-    assert places["archive"].stat().st_mode & 0o777 == 0o600
-    (places["redis_dir"] / "appendonlydir/appendonly.aof.1.incr.aof").write_bytes(b"*1*2")
-    (places["uploads_dir"] / "one").unlink()
-    (places["uploads_dir"] / "three").write_text("later")
-    restored = run(capsys, places, "restored")
+    assert paths["archive"].stat().st_mode & 0o777 == 0o600
+    (paths["redis_dir"] / "appendonlydir/appendonly.aof.1.incr.aof").write_bytes(b"*1*2")
+    (paths["uploads_dir"] / "one").unlink()
+    (paths["uploads_dir"] / "three").write_text("later")
+    restored = run(capsys, paths, "restored")
     assert restored["time"] == saved["time"]
-    del before["appendonly.aof.0.incr.aof"]  # Redis does not know it either
-    assert data(places) == before
-    assert [path.name for path in places["redis_dir"].iterdir()] == ["appendonlydir"]
+    del before["appendonly.aof.0.incr.aof"]  # not in Redis's manifest
+    assert data(paths) == before
+    assert [path.name for path in paths["redis_dir"].iterdir()] == ["appendonlydir"]
 
 
-def test_a_restore_in_a_dry_run_checks_the_file_and_replaces_nothing(places, capsys):
-    run(capsys, places, "saved")
-    (places["uploads_dir"] / "three").write_text("later")
-    before = data(places)
-    assert run(capsys, places, "restored", check=True)["files"] == 5
-    assert data(places) == before
+def test_a_restore_in_check_mode_validates_the_archive_and_repaths_nothing(paths, capsys):
+    run(capsys, paths, "saved")
+    (paths["uploads_dir"] / "three").write_text("later")
+    before = data(paths)
+    assert run(capsys, paths, "restored", check=True)["files"] == 5
+    assert data(paths) == before
 
 
-def test_a_save_in_a_dry_run_writes_nothing(places, capsys):
-    run(capsys, places, "saved", check=True)
-    assert not places["archive"].exists()
+def test_a_save_in_check_mode_writes_nothing(paths, capsys):
+    run(capsys, paths, "saved", check=True)
+    assert not paths["archive"].exists()
 
 
-def test_an_upload_that_comes_while_redis_is_copied_is_saved(places, capsys, monkeypatch):
+def test_an_upload_that_arrives_while_redis_is_copied_is_saved(paths, capsys, monkeypatch):
     copy = stack_backup.copy_redis
 
     def slowly(source, target):
-        (places["uploads_dir"] / "three").write_text("meanwhile")
+        (paths["uploads_dir"] / "three").write_text("meanwhile")
         copy(source, target)
 
     monkeypatch.setattr(stack_backup, "copy_redis", slowly)
-    run(capsys, places, "saved")
-    with tarfile.open(places["archive"]) as tar:
+    run(capsys, paths, "saved")
+    with tarfile.open(paths["archive"]) as tar:
         assert "uploads/three" in tar.getnames()
 
 
-def test_files_that_redis_rewrites_meanwhile_are_copied_again(places, capsys, monkeypatch):
-    aof = places["redis_dir"] / "appendonlydir"
+def test_files_that_redis_rewrites_during_the_copy_are_copied_again(paths, capsys, monkeypatch):
+    aof = paths["redis_dir"] / "appendonlydir"
     copy = stack_backup.shutil.copy2
 
     def rewritten(source, target):
@@ -95,8 +93,8 @@ def test_files_that_redis_rewrites_meanwhile_are_copied_again(places, capsys, mo
         return copied
 
     monkeypatch.setattr(stack_backup.shutil, "copy2", rewritten)
-    run(capsys, places, "saved")
-    with tarfile.open(places["archive"]) as tar:
+    run(capsys, paths, "saved")
+    with tarfile.open(paths["archive"]) as tar:
         names = tar.getnames()
     assert "redis/appendonly.aof.2.base.rdb" in names
     assert "redis/appendonly.aof.1.base.rdb" not in names
@@ -114,47 +112,47 @@ def rewrite(archive, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        (lambda name, content: (name, b"other" if name == "uploads/one" else content), "uploads/one is not"),
-        (lambda name, content: (name.replace("uploads/", "../"), content), "no backup of ours"),
+        (lambda name, content: (name, b"other" if name == "uploads/one" else content), "uploads/one differs"),
+        (lambda name, content: (name.replace("uploads/", "../"), content), "is not a backup"),
         (lambda name, content: (name, content.replace(b'"format": 1', b'"format": 9')), "format 9"),
-        (lambda name, content: (name.replace("backup.json", "x.json"), content), "is not there"),
+        (lambda name, content: (name.replace("backup.json", "x.json"), content), "does not exist"),
     ],
 )
-def test_a_damaged_or_foreign_file_replaces_nothing(places, capsys, change, says):
-    run(capsys, places, "saved")
-    rewrite(places["archive"], change)
-    before = data(places)
-    said = run(capsys, places, "restored")
-    assert says in said["msg"]
-    assert data(places) == before
+def test_a_damaged_or_foreign_archive_repaths_nothing(paths, capsys, change, message):
+    run(capsys, paths, "saved")
+    rewrite(paths["archive"], change)
+    before = data(paths)
+    result = run(capsys, paths, "restored")
+    assert message in result["msg"]
+    assert data(paths) == before
 
 
-def test_what_is_no_archive_is_named(places, capsys):
-    places["archive"].write_text("no archive")
-    assert "can't be read as a backup" in run(capsys, places, "restored")["msg"]
+def test_a_file_that_is_not_an_archive_is_named(paths, capsys):
+    paths["archive"].write_text("no archive")
+    assert "can't be read as a backup" in run(capsys, paths, "restored")["msg"]
 
 
-def test_a_restore_that_was_cut_short_is_finished_by_the_next(places, capsys, monkeypatch):
-    run(capsys, places, "saved")
-    before = data(places)
+def test_an_interrupted_restore_is_completed_by_the_next(paths, capsys, monkeypatch):
+    run(capsys, paths, "saved")
+    before = data(paths)
     del before["appendonly.aof.0.incr.aof"]
     rename, calls = stack_backup.Path.rename, []
 
     def cut(self, target):
         calls.append(target)
         if len(calls) == 2:
-            raise OSError(5, "cut short", str(self))
+            raise OSError(5, "interrupted", str(self))
         return rename(self, target)
 
     monkeypatch.setattr(stack_backup.Path, "rename", cut)
-    assert run(capsys, places, "restored")["failed"]
+    assert run(capsys, paths, "restored")["failed"]
     monkeypatch.undo()
-    assert "failed" not in run(capsys, places, "restored")
-    assert data(places) == before
+    assert "failed" not in run(capsys, paths, "restored")
+    assert data(paths) == before
 
 
-def test_folders_that_are_not_there_are_named(places, capsys, tmp_path):
-    places["redis_dir"] = tmp_path / "nowhere"
-    assert f"redis_dir is '{tmp_path}/nowhere'" in run(capsys, places, "saved")["msg"]
+def test_missing_directories_are_named(paths, capsys, tmp_path):
+    paths["redis_dir"] = tmp_path / "nowhere"
+    assert f"redis_dir is '{tmp_path}/nowhere'" in run(capsys, paths, "saved")["msg"]

@@ -1,11 +1,11 @@
-"""What a task may lean on: what its own role found out, and on the control node no privileges."""
+"""Tasks use what their own role registered, and no privileges on the control node."""
 
 import pytest
 from jinja2 import nodes
 
 from tests.kit.ansible_files import JINJA, ROLES, items, plays, tasks, templates
 
-# Jinja warns of '\\s', which Ansible's templates write as they are.
+# Jinja warns of '\\s', which is valid in Ansible's templates.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
 
 TASKS = tasks()
@@ -14,14 +14,14 @@ SET_FACT = "ansible.builtin.set_fact"
 
 
 def names(file):
-    """The variables that a file's expressions use."""
+    """Return the variables that a file's expressions use."""
     return {
         name.name for _, template in templates(file) for name in JINJA.parse(template).find_all(nodes.Name)
     }
 
 
-def found_out(file):
-    """The variables that a file's tasks register or set."""
+def outputs(file):
+    """Yield the variables that a file's tasks register or set."""
     for task in items(file):
         yield from [task.item["register"]] if "register" in task.item else []
         yield from task.item.get(SET_FACT) or []
@@ -33,33 +33,33 @@ def role_files(role, *folders):
     )
 
 
-FOUND_OUT = {
-    role.name: {name for file in role_files(role, "tasks", "handlers") for name in found_out(file)}
+OUTPUTS = {
+    role.name: {name for file in role_files(role, "tasks", "handlers") for name in outputs(file)}
     for role in ROLES
 }
 
 
-def test_there_is_something_to_look_at():
-    assert sum(map(len, FOUND_OUT.values())) > 40
+def test_outputs_and_plays_are_found():
+    assert sum(map(len, OUTPUTS.values())) > 40
     assert len(PLAYS) > 25
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_role_needs_no_variable_that_another_role_found_out(role):
-    """--tags runs one role of several."""
+def test_a_role_needs_no_variable_that_another_role_outputs(role):
+    """With --tags one role of several runs."""
     used = {
         name
         for file in role_files(role, "tasks", "handlers", "vars", "defaults", "templates")
         for name in names(file)
     }
-    elsewhere = {name for other, found in FOUND_OUT.items() if other != role.name for name in found}
-    assert not used & (elsewhere - FOUND_OUT[role.name])
+    elsewhere = {name for other, found in OUTPUTS.items() if other != role.name for name in found}
+    assert not used & (elsewhere - OUTPUTS[role.name])
     assert not [name for name in used if name.startswith("__") and not name.startswith(f"__{role.name}_")]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_what_a_role_registers_is_its_own(role):
-    """A fact without the underscores is an output, for playbooks."""
+def test_registered_variables_carry_the_role_s_name(role):
+    """A fact without the underscores is an output for playbooks."""
     strays = [
         name
         for file in role_files(role, "tasks", "handlers")
@@ -71,12 +71,19 @@ def test_what_a_role_registers_is_its_own(role):
     assert not strays
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_handler_that_others_notify_needs_no_task_of_its_role(role):
+SHARED_HANDLERS = [
+    file
+    for role in ROLES
+    for file in role_files(role, "handlers")
+    if any("listen" in t.item for t in items(file))
+]
+
+
+@pytest.mark.parametrize("file", SHARED_HANDLERS, ids=lambda file: file.parents[1].name)
+def test_a_handler_that_other_roles_notify_needs_no_task_of_its_role(file):
     """It listens to a topic: --tags origin_certificate reloads nginx without any task of role nginx."""
-    for file in role_files(role, "handlers"):
-        topics = any("listen" in task.item for task in items(file))
-        assert not topics or not names(file) & (FOUND_OUT[role.name] - set(found_out(file)))
+    role = file.parents[1].name
+    assert not names(file) & (OUTPUTS[role] - set(outputs(file)))
 
 
 LOCAL = [
@@ -87,20 +94,23 @@ LOCAL = [
 
 
 @pytest.mark.parametrize("task", LOCAL, ids=str)
-def test_a_task_on_the_control_node_asks_for_no_privileges(task):
-    """-b and ansible_become are for the servers; the operator need not be able to become root at home."""
-    assert task.item["delegate_to"] == "localhost", "name the host, so that its privileges can be seen"
+def test_a_task_on_the_control_node_uses_no_privileges(task):
+    """-b and ansible_become are for servers; an operator may not be root on the control node."""
+    assert task.item["delegate_to"] == "localhost", "name the host"
     assert task.item.get("become") is False
 
 
-@pytest.mark.parametrize("play", PLAYS, ids=str)
-def test_a_play_on_the_control_node_asks_for_no_privileges(play):
+def is_local(play):
     hosts = str(play.item["hosts"]).split(":")
-    local = {"edge", "localhost", "all"} & set(hosts) or play.item.get("connection") == "local"
-    assert not local or play.item.get("become") is False
+    return bool({"edge", "localhost", "all"} & set(hosts)) or play.item.get("connection") == "local"
 
 
-def test_no_task_becomes_root_inside_such_a_play():
+@pytest.mark.parametrize("play", list(filter(is_local, PLAYS)), ids=str)
+def test_a_play_on_the_control_node_uses_no_privileges(play):
+    assert play.item.get("become") is False
+
+
+def test_no_task_of_such_a_play_becomes_root():
     inside = [task for task in TASKS if task.around and task.around[0].get("become") is False]
     assert inside
     assert not [str(task) for task in inside if task.item.get("become")]

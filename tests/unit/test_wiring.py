@@ -1,13 +1,16 @@
-"""The wiring between roles stands once, in playbooks/group_vars; an inventory overrides any line of it."""
+"""The wiring between roles is written once, in playbooks/group_vars; an inventory can override each line."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.kit.playbook import run_playbook
 
 PROJECT = Path(__file__).parents[2]
 WIRING = PROJECT / "playbooks/group_vars/all"
@@ -34,11 +37,9 @@ def value(inventory, variable, host="origin.example.com", folder=PROJECT):
     playbook = folder / f".test-wiring-{inventory.parent.name}.yml"
     playbook.write_text(json.dumps([{"hosts": host, "gather_facts": False, "tasks": [task]}]))
     try:
-        ran = subprocess.run(
-            ["ansible-playbook", "--inventory", inventory, playbook],
-            cwd=PROJECT, capture_output=True, text=True, check=False,
-            env=os.environ | {"ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
-        )  # fmt: skip
+        ran = run_playbook(
+            playbook, inventory=inventory, environment={"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+        )
     finally:
         playbook.unlink()
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -74,15 +75,32 @@ def test_an_inventory_is_three_files_to_fill_in():
     assert files == ["group_vars/all/site.yml", "group_vars/all/vault.yml.example", "hosts.yml"]
 
 
-def test_each_wired_name_is_an_input_of_a_role_and_takes_it_from_the_site():
-    inputs = {
-        name
+def defaults():
+    """Return the default of every role input."""
+    return {
+        name: option.get("default")
         for specs in (PROJECT / "roles").glob("*/meta/argument_specs.yml")
-        for name in load(specs)["argument_specs"]["main"]["options"]
+        for name, option in load(specs)["argument_specs"]["main"]["options"].items()
     }
+
+
+def test_each_wired_name_is_an_input_of_a_role_and_takes_it_from_the_site():
     wired = load(WIRING / "roles.yml")
-    assert wired.keys() <= inputs, wired.keys() - inputs
+    assert wired.keys() <= defaults().keys(), wired.keys() - defaults().keys()
     assert all(name.startswith("site_") for name in load(WIRING / "site.yml"))
+
+
+def test_an_input_that_is_wired_to_a_fixed_value_has_the_role_s_default():
+    fixed = {name: value for name, value in load(WIRING / "roles.yml").items() if "{{" not in str(value)}
+    assert len(fixed) > 5
+    assert fixed == {name: defaults()[name] for name in fixed}
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "playbooks").rglob("*.yml")), ids=lambda path: path.name)
+def test_playbooks_write_no_default_of_a_setting_or_role_input(path):
+    names = defaults().keys() | load(WIRING / "site.yml").keys()
+    repeated = set(re.findall(r"\b(\w+) \| default\(", path.read_text())) & names
+    assert not repeated, f"set the default in playbooks/group_vars: {repeated}"
 
 
 def test_scenarios_with_plays_of_their_own_see_the_wiring():
@@ -95,7 +113,7 @@ def test_scenarios_with_plays_of_their_own_see_the_wiring():
     [
         ("", "unix:/opt/screen-flow/run/api.sock"),
         ("app_stack_dir: /srv/site\n", "unix:/srv/site/run/api.sock"),
-        # An image of your own listens on its port, unless you say that it knows the socket.
+        # Your own image is expected to listen on its port only, unless site_api_socket says otherwise.
         ("app_stack_image: registry.example.com/api:1\nsite_api_port: 9000\n", "127.0.0.1:9000"),
         (
             "app_stack_image: registry.example.com/api:1\nsite_api_socket: true\n",
@@ -104,9 +122,50 @@ def test_scenarios_with_plays_of_their_own_see_the_wiring():
         ("site_api_socket: 'false'\n", "127.0.0.1:8000"),
     ],
 )
-def test_api_nginx_and_probes_agree_on_the_way(inventory, settings, upstream):
+def test_api_nginx_and_probes_use_the_same_upstream(inventory, settings, upstream):
     site = inventory / "group_vars/all/site.yml"
     site.write_text(site.read_text() + settings)
     assert value(inventory, "nginx_upstream_servers") == [upstream]
     assert value(inventory, "site_check_upstream") == upstream
     assert value(inventory, "app_stack_socket") == upstream.startswith("unix:")
+
+
+OWN_PATH = "app_stack_image: registry.example.com/api:1\nsite_websocket_path: /live/\n"
+
+
+def preflight(inventory):
+    """Run the checks of the site's settings, which come before all others."""
+    return subprocess.run(
+        [
+            "ansible-playbook", "--inventory", inventory, "playbooks/preflight.yml", "--tags", "always",
+            "-e", json.dumps({"site_cloudflare_api_token": "token", "site_edge_ranges": ["192.0.2.0/24"]}),
+        ],
+        cwd=PROJECT, capture_output=True, text=True, check=False,
+        env=os.environ | {"ANSIBLE_CONFIG": "ansible.cfg"},
+    )  # fmt: skip
+
+
+def test_nginx_edge_and_probes_obey_the_websocket_path(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + OWN_PATH)
+    for role in ("nginx", "cloudflare_zone", "site_check"):
+        assert value(inventory, f"{role}_websocket_path") == "/live/"
+    assert preflight(inventory).returncode == 0
+
+
+def test_preflight_refuses_a_websocket_path_that_the_reference_backend_does_not_serve(inventory):
+    assert preflight(inventory).returncode == 0
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + OWN_PATH.split("\n")[1])
+    refused = preflight(inventory)
+    assert refused.returncode == 2
+    message = " ".join(refused.stdout.split())
+    assert "site_websocket_path is '/live/'" in message
+    assert "set app_stack_image" in message
+
+
+def test_operations_use_the_stack_s_directory(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + "app_stack_dir: /srv/site\n")
+    assert value(inventory, "site_check_compose_dir", folder=PROJECT / "playbooks") == "/srv/site"
+    assert value(inventory, "site_check_probe_key_file") == "/srv/site/secrets/probe_key"

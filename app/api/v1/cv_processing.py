@@ -1,4 +1,4 @@
-"""Uploading CVs, and watching them being processed."""
+"""Uploads of CVs, and the WebSocket that reports their progress."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from app import batches, uploads
 from app.api.deps import OwnOrigin, UserId
 from app.events import channel, frame, is_id, stream
-from app.hub import End, Listener
-from app.protocol import OUTLET, retry_in
+from app.protocol import FRAME_WRITER, retry_in
 from app.rate import FLOOD, FLOOD_REASON, Rate
+from app.room import End, Listener
 from app.sessions import COOKIE, InvalidSession, Session
 from app.state import State, state_of
 
 MALFORMED_ID, NO_SESSION, FORBIDDEN = 4400, 4401, 4403
 UNSUPPORTED, TRY_AGAIN = 1003, 1013
-OUTAGE_WAIT = (1.0, 5.0)  # seconds after which clients may try again while events are not available
-CLOSE_TIMEOUT = 15.0  # seconds that a slow reader has to take what was sent before, and its close code
+OUTAGE_WAIT = (1.0, 5.0)  # seconds after which clients may reconnect while events are unavailable
+CLOSE_TIMEOUT = 15.0  # seconds that a slow client may take to read the rest and its close code
 
 PONG = frame('{"type":"pong"}')
 HEARTBEAT = frame('{"type":"heartbeat"}')
@@ -36,7 +36,7 @@ SOCKET = f"{PREFIX}/ws/"
 router = APIRouter(prefix=PREFIX)
 
 
-# The body is read by hand, as it comes; so its description is written by hand, too.
+# The body is parsed as a stream, outside FastAPI, so its OpenAPI description is written by hand.
 FORM = {
     "type": "object",
     "properties": {uploads.FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
@@ -47,7 +47,7 @@ BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"s
 
 @router.post("/batches", status_code=202, dependencies=[OwnOrigin], openapi_extra=BODY)
 async def upload(request: Request, user_id: UserId) -> dict[str, Any]:
-    """Store a batch of CVs and have it processed; all of it or, with a 4xx, nothing."""
+    """Store a batch of CVs and enqueue it: all of it or, with a 4xx, nothing."""
     state = state_of(request)
     folder, limit = state.settings.upload_dir, state.settings.upload_max_bytes
     with ExitStack() as files:
@@ -69,20 +69,20 @@ def _store(state: State, user_id: str, received: list[uploads.Upload], kinds: li
         for cv in new:
             (state.settings.upload_dir / cv.cv_id).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise uploads.no_room(error) from error
+            raise uploads.disk_full(error) from error
         raise
 
 
 @router.get("/batches")
 async def read_batches(request: Request, user_id: UserId) -> Response:
-    """Return the newest batches, and the last event that they include."""
-    answer = await state_of(request).snapshot(keys=[stream(user_id), batches.listing_key(user_id)])
-    return Response(batches.snapshot_text(answer), media_type="application/json")
+    """Return the newest batches and the id of the last event that they include."""
+    reply = await state_of(request).snapshot(keys=[stream(user_id), batches.listing_key(user_id)])
+    return Response(batches.snapshot_text(reply), media_type="application/json")
 
 
 @router.get("/batches/{batch_id}")
 async def read_batch(request: Request, user_id: UserId, batch_id: str) -> dict[str, Any]:
-    """Return one batch of the user's own."""
+    """Return one of the user's batches, or 404."""
     fields = await state_of(request).commands.execute_command("HGETALL", batches.batch_key(batch_id))
     if fields.get("user_id") != user_id:
         raise HTTPException(404, f"You have no batch {batch_id[:100]!r}.")
@@ -96,17 +96,18 @@ class _Refused(Exception):
         self.reason = reason
 
 
-def _ended(end: End) -> _Refused:
+def _refusal(end: End) -> _Refused:
     if end is End.TOO_SLOW:
         return _Refused(TRY_AGAIN, "you read too slowly; reconnect and resume")
     wait = random.uniform(*OUTAGE_WAIT)  # noqa: S311
-    return _Refused(TRY_AGAIN, retry_in("events are not available now; reconnect and resume", wait))
+    return _Refused(TRY_AGAIN, retry_in("events are unavailable; reconnect and resume", wait))
 
 
 async def cv_processing_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the user's events: those after `last_event_id` first, when given, then each as it happens.
+    """Send the user's events: first those after `last_event_id`, if given, then live ones.
 
-    An ASGI application: FastAPI's way here costs a third of a connect, and 12 KiB for each open socket.
+    A plain ASGI application: FastAPI's routing would take a third of the time of a connect, and 12 KiB of
+    memory for each open socket.
     """
     websocket = WebSocket(scope, receive, send)
     path: str = scope["path"]
@@ -120,29 +121,29 @@ async def cv_processing_websocket(scope: Scope, receive: Receive, send: Send) ->
     try:
         session = await _admit(websocket, state, user_id, last_event_id)
         listener = state.hub.join(user_id, last_event_id)
-        # Who resumes can wait in line as an open socket; for others nothing is stored until it is subscribed.
+        # A resuming client can wait with an open socket; for others, events count only once subscribed.
         if last_event_id is None or not state.hub.connected:
             await listener.start()
         if listener.end:
-            raise _ended(listener.end)
+            raise _refusal(listener.end)
         await websocket.accept()
         logger.info("WebSocket connected for user %s", user_id)
         logger.info("Subscribed to Redis channel: %s", channel(user_id))
-        listener.open(websocket.scope["extensions"][OUTLET])
+        listener.open(websocket.scope["extensions"][FRAME_WRITER])
         await _converse(websocket, listener, session, state.settings.heartbeat_seconds)
     except _Refused as refused:
         if listener:
             listener.close()
         await _close(websocket, refused)
     except WebSocketDisconnect:
-        pass  # between two steps of the above
+        pass  # the client disconnected during one of the steps above
     finally:
         if listener:
             state.hub.leave(listener)
 
 
 async def _admit(websocket: WebSocket, state: State, user_id: str, last_event_id: str | None) -> Session:
-    """Return the session of a client that may listen to `user_id`; raise _Refused otherwise."""
+    """Return the session of a client that may receive the events of `user_id`. Raises _Refused."""
     if websocket.headers.get("origin") not in state.settings.allowed_origins:
         raise _Refused(FORBIDDEN, "the Origin is not this site's own; see APP_ALLOWED_ORIGINS")
     try:
@@ -152,27 +153,27 @@ async def _admit(websocket: WebSocket, state: State, user_id: str, last_event_id
     if session.subject != user_id:
         raise _Refused(FORBIDDEN, "the session belongs to another user")
     if last_event_id is not None and not is_id(last_event_id):
-        raise _Refused(MALFORMED_ID, "last_event_id is no id that an event had")
+        raise _Refused(MALFORMED_ID, "last_event_id is not a valid event id")
     return session
 
 
 async def _converse(websocket: WebSocket, listener: Listener, session: Session, heartbeat: float) -> None:
-    """Answer the client until it goes. Raises _Refused when it must go."""
+    """Answer the client until it disconnects. Raises _Refused to disconnect it."""
     rate = Rate()
     loop = asyncio.get_running_loop()
-    ends = loop.time() + max(0.0, session.expires - time.time())
+    expires = loop.time() + max(0.0, session.expires - time.time())
     while True:
         try:
-            async with asyncio.timeout_at(min(loop.time() + heartbeat, ends)) as alarm:
-                # The hub can't close a socket; it wakes the one who can.
-                listener.on_end = lambda alarm=alarm: _ring(alarm)
+            async with asyncio.timeout_at(min(loop.time() + heartbeat, expires)) as deadline:
+                # The hub can't close the socket; it wakes this task, which can.
+                listener.on_end = lambda deadline=deadline: _expire(deadline)
                 if listener.end:
-                    alarm.reschedule(0)
+                    deadline.reschedule(0)
                 message = await websocket.receive()
         except TimeoutError:
             if listener.end:
-                raise _ended(listener.end) from None
-            if loop.time() >= ends:
+                raise _refusal(listener.end) from None
+            if loop.time() >= expires:
                 raise _Refused(NO_SESSION, "the session has expired; sign in again") from None
             listener.push(HEARTBEAT)
             continue
@@ -188,17 +189,17 @@ async def _converse(websocket: WebSocket, listener: Listener, session: Session, 
             listener.push(PONG)
 
 
-def _ring(alarm: asyncio.Timeout) -> None:
-    with suppress(RuntimeError):  # it rings already
-        alarm.reschedule(0)
+def _expire(deadline: asyncio.Timeout) -> None:
+    with suppress(RuntimeError):  # it has expired already
+        deadline.reschedule(0)
 
 
 async def _close(websocket: WebSocket, refused: _Refused) -> None:
-    """Close with the code that tells why. A browser sees codes only of sockets that were accepted."""
+    """Close with the refusal's code. Browsers see the code only of accepted sockets."""
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             if websocket.application_state is WebSocketState.CONNECTING:
                 await websocket.accept()
             await websocket.close(refused.code, refused.reason[:120])
     except (TimeoutError, WebSocketDisconnect, RuntimeError):
-        logger.debug("A client was gone before it could be told: %s", refused.reason)
+        logger.debug("A client disconnected before it received: %s", refused.reason)

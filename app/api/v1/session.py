@@ -1,4 +1,4 @@
-"""Who am I? And, for the demo only, a sign-in for anybody."""
+"""The current session and, for the demo only, a sign-in without a password."""
 
 from typing import Annotated
 
@@ -10,20 +10,20 @@ from app.api.deps import OwnOrigin
 from app.sessions import COOKIE, InvalidSession
 from app.state import state_of
 
-DEMO_SECONDS = 12 * 3600  # that a demo session lasts
+DEMO_SECONDS = 12 * 3600  # lifetime of a demo session
 
 router = APIRouter(prefix="/api/v1/session")
 
 
 class SignIn(BaseModel):
-    """The name to sign in under."""
+    """The user id to sign in with."""
 
     user_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")]
 
 
 @router.get("")
 async def read(request: Request) -> JSONResponse:
-    """Tell whose session the cookie is."""
+    """Return the user of the session cookie, or 401."""
     state = state_of(request)
     demo = {"demo_sign_in": state.settings.demo_sign_in}
     try:
@@ -35,15 +35,15 @@ async def read(request: Request) -> JSONResponse:
 
 @router.post("", status_code=204, dependencies=[OwnOrigin])
 async def sign_in(body: SignIn, request: Request, response: Response) -> None:
-    """Sign in under any name, where the demo allows it."""
+    """Sign in with any user id, if the demo sign-in is enabled; else 404."""
     state = state_of(request)
     if not state.settings.demo_sign_in:
-        raise HTTPException(404, "The demo's sign-in is off; use the site's own.")
+        raise HTTPException(404, "The demo sign-in is disabled; use the site's own.")
     token = state.sessions.issue(body.user_id, DEMO_SECONDS)
     response.set_cookie(COOKIE, token, DEMO_SECONDS, secure=True, httponly=True, samesite="lax")
 
 
 @router.delete("", status_code=204, dependencies=[OwnOrigin])
 async def sign_out(response: Response) -> None:
-    """Forget the session."""
+    """Delete the session cookie."""
     response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")

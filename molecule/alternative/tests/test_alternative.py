@@ -1,4 +1,4 @@
-"""The zone with every default turned round: what the role wrote, and what it could not have."""
+"""The role cloudflare_zone with every default inverted: what it writes, and what the plan excludes."""
 
 import json
 import os
@@ -8,7 +8,7 @@ with urllib.request.urlopen(f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/
     STATE = json.load(answer)
 
 
-def test_every_setting_is_the_other_way_round():
+def test_every_setting_has_the_inverted_value():
     values = {name: setting["value"] for name, setting in STATE["settings"].items()}
     wanted = {
         "ssl": "off",
@@ -26,7 +26,7 @@ def test_every_setting_is_the_other_way_round():
     assert {name: values[name] for name in wanted} == wanted
 
 
-def test_what_the_plan_does_not_include_is_left():
+def test_a_setting_that_the_plan_does_not_include_is_unchanged():
     assert STATE["settings"]["max_upload"]["value"] == 100
 
 
@@ -34,6 +34,8 @@ def test_there_are_no_rules():
     assert [rule for ruleset in STATE["rulesets"] for rule in ruleset["rules"]] == []
 
 
-def test_another_host_of_the_zone_leads_to_the_origin():
-    found = [(one["type"], one["content"]) for one in STATE["dns"] if one["name"].startswith("www.")]
+def test_another_host_of_the_zone_points_to_the_origin():
+    found = [
+        (record["type"], record["content"]) for record in STATE["dns"] if record["name"].startswith("www.")
+    ]
     assert found == [("AAAA", "2001:db8::7")]

@@ -1,4 +1,4 @@
-"""The zone alone: what the role wrote, and that a run with nothing to do writes nothing."""
+"""The role cloudflare_zone: what it writes, when it writes nothing, drift, snapshots and failures."""
 
 import datetime as dt
 import json
@@ -19,7 +19,7 @@ CONTROL = f"http://127.0.0.1:{os.environ['TESTBED_PORT_API']}/_emulator"
 
 
 def control(path, method="GET", body=None):
-    """Call the emulator's own interface; return its answer."""
+    """Call the emulator's control API; return the response's JSON."""
     request = urllib.request.Request(
         f"{CONTROL}/{path}",
         method=method,
@@ -31,7 +31,7 @@ def control(path, method="GET", body=None):
 
 
 ADDRESSES = ["192.0.2.1", "2001:db8::1"]
-# There is no server here, so no certificate either.
+# This scenario has no server, so no certificate.
 ALONE = {"cloudflare_zone_origin_addresses": ADDRESSES, "cloudflare_zone_ssl": "full"}
 NAME = "screen-flow.localhost"
 PERMISSIONS = [
@@ -46,7 +46,7 @@ PERMISSIONS = [
 
 
 def run(*command, **variables):
-    """Run an Ansible playbook, or a script that takes its options, over the emulated zone."""
+    """Run a playbook, or a script that takes ansible-playbook's options, on the emulated zone."""
     program = ["ansible-playbook"] if command[-1].endswith(".yml") else [PROJECT / command[0]]
     options = command if command[-1].endswith(".yml") else command[1:]
     return subprocess.run(
@@ -65,17 +65,17 @@ def run(*command, **variables):
 
 
 def converge(*options, **variables):
-    """Run the scenario's converge again; return the finished process."""
+    """Run the scenario's converge playbook; return the finished process."""
     return run(*options, str(PROJECT / "molecule/cloudflare_zone/converge.yml"), **variables)
 
 
 def writes():
-    """Return the journal's requests that could change something."""
+    """Return the journal's requests other than GET."""
     return [entry for entry in control("journal") if entry["method"] != "GET"]
 
 
 def written():
-    """Return the last part of the path of each request that changed something."""
+    """Return the last path segment of each request that changed the zone."""
     return [
         entry["path"].rsplit("/", 1)[-1]
         for entry in writes()
@@ -84,18 +84,23 @@ def written():
 
 
 def edit(method, path, body=None):
-    """Change the zone as somebody else with a token of their own."""
+    """Change the zone as another user."""
     return control("edits", "POST", [{"method": method, "path": "/zones/{zone}" + path, "body": body}])
 
 
+def ruleset(phase):
+    """Return the phase's ruleset."""
+    return {ruleset["phase"]: ruleset for ruleset in control("state")["rulesets"]}[phase]
+
+
 def rules(phase):
-    """Return the phase's rules, whole."""
-    return {one["phase"]: one["rules"] for one in control("state")["rulesets"]}[phase]
+    """Return the phase's rules."""
+    return ruleset(phase)["rules"]
 
 
 def addresses():
-    """Return where the zone's name leads."""
-    return sorted(one["content"] for one in control("state")["dns"] if one["name"] == NAME)
+    """Return the contents of the DNS records of the zone's name."""
+    return sorted(record["content"] for record in control("state")["dns"] if record["name"] == NAME)
 
 
 def settings():
@@ -117,31 +122,35 @@ WANTED = {
 CACHE = "http_request_cache_settings"
 
 
-def test_the_zone_has_what_the_guide_asks_for():
+def test_the_zone_has_the_guides_settings():
     assert settings() == WANTED
 
 
-def test_the_websocket_path_passes_cache_rewriting_and_compression():
+def test_the_websocket_path_bypasses_cache_rewriting_and_compression():
     expression = f'http.host eq "{NAME}" and starts_with(http.request.uri.path, "/api/v1/cv-processing/ws/")'
-    for phase, does in {
+    for phase, parameters in {
         CACHE: {"cache": False},
         "http_config_settings": {"rocket_loader": False, "polish": "off"},
         "http_response_compression": {"algorithms": [{"name": "none"}]},
     }.items():
         [rule] = rules(phase)
-        assert (rule["action_parameters"], rule["expression"], rule["enabled"]) == (does, expression, True)
+        assert (rule["action_parameters"], rule["expression"], rule["enabled"]) == (
+            parameters,
+            expression,
+            True,
+        )
 
 
-def test_the_sites_name_leads_to_the_origin_through_the_edge():
-    found = [(one["type"], one["content"], one["proxied"]) for one in control("state")["dns"]]
+def test_the_sites_name_is_proxied_to_the_origin():
+    found = [(record["type"], record["content"], record["proxied"]) for record in control("state")["dns"]]
     assert sorted(found) == [("A", "192.0.2.1", True), ("AAAA", "2001:db8::1", True)]
 
 
-def test_a_run_with_nothing_to_do_writes_nothing_and_asks_once_for_each_thing():
+def test_a_run_without_changes_writes_nothing_and_reads_each_resource_once():
     control("journal", "DELETE")
     started = time.monotonic()
     run = converge()
-    print(f"A run of Ansible with nothing to do: {time.monotonic() - started:.1f} s")
+    print(f"A run of Ansible without changes: {time.monotonic() - started:.1f} s")
     assert run.returncode == 0, run.stdout
     assert "changed=0" in run.stdout
     assert writes() == []
@@ -150,7 +159,7 @@ def test_a_run_with_nothing_to_do_writes_nothing_and_asks_once_for_each_thing():
     assert len(paths) == len(set(paths)) == 14
 
 
-def test_rules_of_others_stay_byte_for_byte_also_when_ours_go():
+def test_rules_of_others_stay_unchanged_when_ours_are_removed_and_added():
     theirs = {
         "ref": "theirs",
         "action": "set_cache_settings",
@@ -158,9 +167,9 @@ def test_rules_of_others_stay_byte_for_byte_also_when_ours_go():
         "expression": 'http.request.uri.path eq "/logo.svg"',
         "description": "Made in the dashboard",
     }
-    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
-    edit("POST", f"/rulesets/{ruleset}/rules", {**theirs, "position": {"index": 1}})
-    edit("POST", f"/rulesets/{ruleset}/rules", {**theirs, "ref": "theirs too", "enabled": False})
+    ruleset_id = ruleset(CACHE)["id"]
+    edit("POST", f"/rulesets/{ruleset_id}/rules", {**theirs, "position": {"index": 1}})
+    edit("POST", f"/rulesets/{ruleset_id}/rules", {**theirs, "ref": "theirs too", "enabled": False})
     before = [json.dumps(rule) for rule in rules(CACHE) if rule["ref"].startswith("theirs")]
     try:
         assert converge(cloudflare_zone_bypass_cache=False).returncode == 0
@@ -170,18 +179,18 @@ def test_rules_of_others_stay_byte_for_byte_also_when_ours_go():
     finally:
         for rule in rules(CACHE):
             if rule["ref"].startswith("theirs"):
-                edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+                edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
 
 
-def test_drift_is_silent_when_there_is_none_and_tells_what_there_is():
+def test_drift_prints_nothing_without_drift_and_each_finding_with_it():
     quiet = run("scripts/drift")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     control("settings", "PATCH", {"rocket_loader": "on"})
     foreign = {"type": "A", "name": NAME, "content": "203.0.113.9"}
     edit("POST", "/dns_records", foreign)
     [rule] = rules(CACHE)
-    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
-    edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+    ruleset_id = ruleset(CACHE)["id"]
+    edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
     control("journal", "DELETE")
     try:
         found = run("scripts/drift", cloudflare_zone_settings={"polish": "lossy"})
@@ -190,7 +199,7 @@ def test_drift_is_silent_when_there_is_none_and_tells_what_there_is():
             "rule screen_flow_websocket_cache         is missing           operator",
             "setting rocket_loader                    was changed by hand  operator",
             f"DNS of {NAME}             was added by hand    whoever added it",
-            "setting polish                           can't be had         owner of the Cloudflare plan",
+            "setting polish                           is unavailable       owner of the Cloudflare plan",
         ):
             assert line in found.stdout
         assert writes() == []
@@ -199,7 +208,7 @@ def test_drift_is_silent_when_there_is_none_and_tells_what_there_is():
     assert run("scripts/drift").returncode == 0
 
 
-def test_the_drift_playbook_ends_with_2_and_leaves_its_findings_as_json(tmp_path):
+def test_the_drift_playbook_exits_with_2_and_writes_its_findings_as_json(tmp_path):
     report = tmp_path / "drift.json"
     quiet = run("playbooks/drift.yml", cloudflare_zone_drift_file=str(report))
     assert (quiet.returncode, json.loads(report.read_text())["drift"]) == (0, False), quiet.stdout
@@ -207,9 +216,9 @@ def test_the_drift_playbook_ends_with_2_and_leaves_its_findings_as_json(tmp_path
     try:
         found = run("playbooks/drift.yml", cloudflare_zone_drift_file=str(report))
         assert found.returncode == 2
-        told = json.loads(report.read_text())
-        assert (told["zone"], told["drift"]) == (NAME, True)
-        [one] = told["findings"]
+        result = json.loads(report.read_text())
+        assert (result["zone"], result["drift"]) == (NAME, True)
+        [one] = result["findings"]
         assert (one["thing"], one["what"], one["found"], one["wanted"], one["who"]) == (
             "setting rocket_loader",
             "was changed by hand",
@@ -222,14 +231,14 @@ def test_the_drift_playbook_ends_with_2_and_leaves_its_findings_as_json(tmp_path
         converge()
 
 
-def test_drift_that_can_not_be_told_is_no_drift():
+def test_a_zone_that_cannot_be_read_is_an_error_and_not_drift():
     blind = run("scripts/drift", cloudflare_zone_api_token="x" * 40)
     assert blind.returncode == 1
-    assert "does not know the API token" in blind.stderr
+    assert "does not recognize the API token" in blind.stderr
 
 
-def test_a_snapshot_puts_back_what_was_there(tmp_path):
-    """What the zone had is changed by the role, then restored: each setting, rule and record."""
+def test_a_snapshot_restores_what_the_role_changed(tmp_path):
+    """The role changes settings, a rule and DNS records; the restore playbook reverts each of them."""
     snapshot = str(tmp_path / "zone.yml")
     control("settings", "PATCH", {"rocket_loader": "on", "ssl": "flexible"})
     control("dns", "PUT", [{"type": "A", "name": NAME, "content": "198.51.100.7", "proxied": True}])
@@ -266,9 +275,9 @@ def test_a_snapshot_puts_back_what_was_there(tmp_path):
         {"cut": True, "times": 9},
         {"status": 503, "headers": {"retry-after-ms": "1"}, "applied": True, "times": 9},
     ],
-    ids=["5xx", "html", "success-false", "cut", "done-but-not-told"],
+    ids=["5xx", "html", "success-false", "cut", "applied-response-lost"],
 )
-def test_a_failure_halfway_leaves_a_zone_that_serves_and_the_next_run_finishes_it(fault):
+def test_a_partial_failure_leaves_a_working_zone_that_the_next_run_completes(fault):
     control("settings", "PATCH", {"rocket_loader": "on", "websockets": "off", "http3": "off"})
     control("faults", "PUT", [{"path": "/settings/websockets", "method": "PATCH", **fault}])
     try:
@@ -282,21 +291,21 @@ def test_a_failure_halfway_leaves_a_zone_that_serves_and_the_next_run_finishes_i
     assert settings() == WANTED
 
 
-def test_a_rule_that_somebody_adds_between_our_read_and_our_write_stays():
+def test_a_rule_added_between_our_read_and_our_write_stays():
     theirs = {"ref": "theirs", "action": "set_cache_settings", "action_parameters": {"cache": True}}
     [ours] = rules(CACHE)
-    ruleset = {one["phase"]: one["id"] for one in control("state")["rulesets"]}[CACHE]
-    path = f"/zones/{{zone}}/rulesets/{ruleset}"
+    ruleset_id = ruleset(CACHE)["id"]
+    path = f"/zones/{{zone}}/rulesets/{ruleset_id}"
     add = {"method": "POST", "path": f"{path}/rules", "body": {**theirs, "expression": "true"}}
-    # Ours goes and comes anew at the same moment, so that the write meets an id that is no more.
+    # Our rule is deleted at the same moment, so the write refers to an id that no longer exists.
     gone = {"method": "DELETE", "path": f"{path}/rules/{ours['id']}"}
     whole = {key: ours[key] for key in ("ref", "action", "action_parameters", "expression", "description")}
-    edit("PATCH", f"/rulesets/{ruleset}/rules/{ours['id']}", {**whole, "enabled": False})
+    edit("PATCH", f"/rulesets/{ruleset_id}/rules/{ours['id']}", {**whole, "enabled": False})
     control("faults", "PUT", [{"path": "/rules/", "method": "PATCH", "edits": [add, gone]}])
     try:
         met = converge()
         assert met.returncode == 0, met.stdout
-        assert "Somebody else changed the rules" in " ".join((met.stdout + met.stderr).split())
+        assert "Another client changed the rules" in " ".join((met.stdout + met.stderr).split())
         kept, own = rules(CACHE)
         assert (kept["ref"], kept["action_parameters"]) == ("theirs", {"cache": True})
         assert (own["ref"], own["enabled"]) == (ours["ref"], True)
@@ -304,12 +313,12 @@ def test_a_rule_that_somebody_adds_between_our_read_and_our_write_stays():
         control("faults", "PUT", [])
         for rule in rules(CACHE):
             if rule["ref"] == "theirs":
-                edit("DELETE", f"/rulesets/{ruleset}/rules/{rule['id']}")
+                edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
         converge()
 
 
 def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
-    """Hours 0, 12 and 23 had 30, 60 and 15 upgrades: so high are the bars, in text and in the picture."""
+    """Hours 0, 12 and 23 had 30, 60 and 15 upgrades: the heights of the bars, in text and in the chart."""
     end = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
     begins = [end - dt.timedelta(hours=back) for back in range(24, 0, -1)]
     seen = {0: 30, 12: 60, 23: 15}
@@ -332,7 +341,7 @@ def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
         for hour, begin in enumerate(begins)
     ]
     assert re.search(r"^ +total +105$", printed.stdout, re.MULTILINE)
-    assert "What Cloudflare does not count here" in printed.stdout
+    assert "Not counted here" in printed.stdout
     assert chart.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     picture = image.imread(chart)[:, :, :3]
     assert picture.shape == (480, 1200, 3)
@@ -346,7 +355,7 @@ def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
     assert edges[4] > 1100
 
 
-def test_the_rate_limit_is_waited_for_and_shown():
+def test_a_rate_limit_is_waited_out_and_reported():
     control("settings", "PATCH", {"rocket_loader": "on"})
     limit = {"path": "/rocket_loader", "method": "PATCH", "status": 429, "headers": {"retry-after": "3"}}
     control("faults", "PUT", [limit])
@@ -361,8 +370,8 @@ def test_missing_permissions_are_named_at_once_and_nothing_is_written():
     control("token", "PUT", {"permissions": ["Zone Read", "Zone Settings Write", "Cache Rules Write"]})
     try:
         run = converge()
-        said = " ".join(run.stdout.split())
-        assert "add Config Rules Write, Response Compression Write, DNS Write for this zone" in said
+        output = " ".join(run.stdout.split())
+        assert "add Config Rules Write, Response Compression Write, DNS Write for this zone" in output
         assert settings()["rocket_loader"] == "on"
     finally:
         control("token", "PUT", {"permissions": PERMISSIONS})
@@ -378,8 +387,10 @@ def test_no_secret_is_in_output_journal_or_files():
     state = json.dumps([control("journal"), control("state")])
     assert not any(token in text for text in (run.stdout, run.stderr, state))
     for folder in (Path("~/.ansible").expanduser(), Path(os.environ["TESTBED_STATE_DIR"])):
-        left = [path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
-        assert [path.name for path in left if path.name != "token"] == []
+        containing = [
+            path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()
+        ]
+        assert [path.name for path in containing if path.name != "token"] == []
 
 
 def test_a_dry_run_shows_each_difference_and_writes_nothing():
@@ -404,16 +415,16 @@ def test_one_setting_that_differs_is_one_write():
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "says"),
+    ("variable", "value", "message"),
     [
         ("cloudflare_zone_api_token", "x" * 40, "token"),
         ("cloudflare_zone_name", "unknown.example.com", "unknown.example.com"),
     ],
 )
-def test_what_is_wrong_is_said_and_the_token_is_not(variable, value, says):
+def test_invalid_input_is_reported_without_the_token(variable, value, message):
     run = converge("-vvv", "--diff", **{variable: value})
     assert run.returncode != 0
-    assert says in run.stdout
+    assert message in run.stdout
     token = (Path(os.environ["TESTBED_STATE_DIR"]) / "token").read_text().strip()
     for output in (run.stdout, run.stderr):
         assert token not in output

@@ -1,8 +1,8 @@
-"""Action plugin: run a Cloudflare module and show what it says of its progress while it runs.
+"""Ansible action: show the progress of a Cloudflare module while it runs.
 
-Ansible shows a module's output when the module ends, and a rate limit is waited for within it: minutes of
-silence. So the module is given a file, and each line that it writes there is shown at once.
-meta/runtime.yml sends the modules `cloudflare_*` through this plugin.
+Ansible shows a module's output when the module ends, but a wait for the rate limit can take minutes. So the
+module gets a file, and each line that it writes there is shown at once. meta/runtime.yml routes the modules
+`cloudflare_*` through this plugin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
@@ -24,7 +24,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         """Return the module's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        # On another machine the file would be another one; there, the module only warns at its end.
+        # A file on another machine can't be read here; there, the module reports its waits at its end.
         if self._connection.transport != "local" or "progress_file" in arguments:
             result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
             return result
@@ -44,6 +44,6 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
     def _show(self, lines: IO[str], host: str, ended: threading.Event) -> None:
         """Show each line that appears in the file, until the module has ended."""
         display = Display()
-        while not ended.wait(LOOK_SECONDS):
+        while not ended.wait(POLL_SECONDS):
             for line in lines:
                 display.display(f"{host}: {line.rstrip()}")

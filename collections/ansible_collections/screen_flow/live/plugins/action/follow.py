@@ -8,40 +8,40 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-display = Display()
-PAUSE = 0.5  # seconds between two looks at the output
+POLL_SECONDS = 0.5
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
-    """Starts the command by the module, shows its lines as they come, and clears up after it."""
+class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
+    """Starts the command with the module, shows its lines as they come, and stops it."""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result, with all lines that were shown."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
 
-        def ask(**more: Any) -> dict[str, Any]:
+        def call(**phase: Any) -> dict[str, Any]:
             return dict(
-                self._execute_module("screen_flow.live.follow", {**arguments, **more}, task_vars=task_vars)
+                self._execute_module("screen_flow.live.follow", {**arguments, **phase}, task_vars=task_vars)
             )
 
-        started = ask(phase="start")
+        started = call(phase="start")
         if started.get("failed"):
             return result | started
+        display = Display()
         lines: list[str] = []
         offset = 0
         try:
             while True:
-                found = ask(phase="read", job=started["job"], offset=offset)
-                if found.get("failed"):
-                    return result | found
-                for line in found["lines"]:
+                output = call(phase="read", job=started["job"], offset=offset)
+                if output.get("failed"):
+                    return result | output
+                for line in output["lines"]:
                     display.display(line)
-                lines += found["lines"]
-                offset = found["offset"]
-                if found["ended"]:
+                lines += output["lines"]
+                offset = output["offset"]
+                if output["ended"]:
                     break
-                time.sleep(PAUSE)
+                time.sleep(POLL_SECONDS)
         finally:
-            ask(phase="stop", job=started["job"])
+            call(phase="stop", job=started["job"])
         return result | {"changed": False, "lines": lines}

@@ -1,4 +1,4 @@
-"""What the documentation of all Cloudflare modules has in common: the arguments of `api_arguments`."""
+"""Documentation fragment: what the Cloudflare modules share; see module_utils/cloudflare/module.py."""
 
 
 class ModuleDocFragment:
@@ -7,29 +7,36 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   zone:
-    description: Name of the zone, in lower case. Exactly one of O(zone) and O(zone_id) is needed.
+    description: Name of the zone, in lower case. Either O(zone) or O(zone_id) is required.
     type: str
   zone_id:
-    description: Id of the zone, 32 hexadecimal digits. It saves one request.
+    description: Id of the zone, 32 hexadecimal digits. It saves the request that searches for the name.
     type: str
   api_token:
     description:
-      - API token for the zone; each module says which permissions it needs, Zone Read beside them.
-      - Not given, the environment variable E(CLOUDFLARE_API_TOKEN) is read. No other credential is ever used,
-        and the token appears in no output.
+      - API token for the zone, with the permission Zone Read and those that the notes name. Required.
+      - Falls back to the environment variable E(CLOUDFLARE_API_TOKEN). No other credential is used, and the
+        token appears in no output.
     type: str
-    required: true
   api_base_url:
-    description: Address of the API. Only on this machine itself may it begin with http://.
+    description: Address of the API. V(http://) is accepted only for this machine, as for an emulator.
     type: str
     default: https://api.cloudflare.com/client/v4
   wait_seconds:
-    description: Seconds that the task may wait for Cloudflare's rate limit, all its calls together.
+    description: Seconds that the task may spend waiting for Cloudflare's rate limit, all requests together.
     type: int
     default: 900
   progress_file:
-    description: File that takes a sentence before each wait; the project's action plugin shows it at once.
+    description: File that receives a line before each wait. The action plugin sets it, to show them at once.
     type: path
+attributes:
+  action_group:
+    description: Whether C(module_defaults) can set the options common to the modules of this group.
+    support: full
+    membership:
+      - screen_flow.live.cloudflare
 requirements:
-  - cloudflare 5.9.0, where the module runs
+  - Python 3.11 or later and the Python package cloudflare 5.9.0, on the machine that runs the module
+notes:
+  - The module sends its requests from the machine that runs it, usually by C(delegate_to=localhost).
 """

@@ -1,4 +1,4 @@
-"""The targets that the probing modules take; the arguments of `TARGET_SPEC`."""
+"""Documentation of the targets that the probing modules take: `TARGET_SPEC`."""
 
 
 class ModuleDocFragment:
@@ -13,13 +13,13 @@ options:
     required: true
     suboptions:
       name:
-        description: What the results call this target.
+        description: Name of this target in the results.
         type: str
         required: true
       url:
         description:
-          - A URL that begins with ws://, wss://, http:// or https://.
-          - Its host is what the server sees as Host and as the TLS server name.
+          - A URL that starts with ws://, wss://, http:// or https://.
+          - Its host is sent as the Host header and as the TLS server name.
         type: str
         required: true
       address:
@@ -30,7 +30,7 @@ options:
         type: int
       until:
         description:
-          - The last stage to try. Not given, V(pong) for a WebSocket URL and V(http) for the others.
+          - The last stage to probe. By default V(pong) for a WebSocket URL and V(http) for the others.
           - At V(http), a WebSocket URL must answer 101 and the others a status from 200 to 399.
         type: str
         choices: [dns, tcp, tls, http, pong]
@@ -42,13 +42,13 @@ options:
         description: PEM file of the authorities to trust instead of the system's.
         type: path
       origin:
-        description: The Origin header. Not given, none is sent.
+        description: The Origin header. By default none is sent.
         type: str
       cookie:
         description: The Cookie header, V(name=value). It appears in no output.
         type: str
       healthy_close_codes:
-        description: Close codes that are healthy in place of a pong, such as 4401 where no session is given.
+        description: Close codes to accept in place of a pong, such as 4401 where no session is given.
         type: list
         elements: int
         default: []

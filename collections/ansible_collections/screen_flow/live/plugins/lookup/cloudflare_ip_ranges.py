@@ -1,4 +1,4 @@
-"""Ansible lookup: the networks that Cloudflare's edge connects from, with a copy for when its API is away."""
+"""Ansible lookup: the networks of Cloudflare's edge, with a copy for when its API can't be reached."""
 
 from __future__ import annotations
 
@@ -6,52 +6,57 @@ DOCUMENTATION = r"""
 name: cloudflare_ip_ranges
 short_description: List the networks of Cloudflare's edge
 description:
-  - Returns the networks that Cloudflare's API publishes, IPv4 before IPv6. Needs no token and sends none.
-  - Each answer is kept in O(cache_file) on the control node. A copy younger than O(max_age) is taken without
-    asking, so a variable that uses this lookup may be read a hundred times in a run.
-  - Where no usable answer comes, the copy is taken with a warning, however old it is; the API is asked again
-    after a minute.
-  - An answer that would shut Cloudflare out (no IPv4 network) or let the world in (a network wider than /8,
-    or /16 for IPv6) fails the lookup, and the copy stays as it was.
+  - Returns the networks that Cloudflare's API publishes, IPv4 before IPv6. No token is needed, and none is
+    sent.
+  - The response is kept in O(cache_file) on the control node. A copy younger than O(max_age) is used
+    without a request, so a variable with this lookup may be evaluated many times in a run.
+  - Without a usable response the copy is used with a warning, whatever its age, and the next request is
+    sent after a minute.
+  - A response that would lock Cloudflare out (no IPv4 network) or admit anyone (a network wider than /8,
+    or /16 for IPv6) fails the lookup, and the copy is kept.
 options:
   cache_file:
     description:
-      - File on the control node for the last good answer; its folder must exist.
-      - It is written only when the list changes, so it can live in version control; its time says when the
-        API was asked last.
+      - File on the control node for the last valid response; its folder must exist.
+      - It is written only when the list changes, so it can be under version control; its modification time
+        is the time of the last request.
     type: path
     required: true
   api_base_url:
-    description: Address of the API; elsewhere only for an emulated Cloudflare.
+    description: Address of the API, for an emulated Cloudflare.
     type: str
     default: https://api.cloudflare.com/client/v4
   max_age:
-    description: Seconds for which a copy is taken without asking. V(0) asks each time.
+    description: Seconds for which a copy is used without a request. V(0) sends a request each time.
     type: int
     default: 3600
 requirements:
-  - cloudflare
+  - cloudflare 5.9.0, on the control node; without it, only a copy younger than O(max_age) is used silently
 author:
   - screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- ansible.builtin.debug:
+- name: Show the networks
+  ansible.builtin.debug:
     msg: "{{ lookup('screen_flow.live.cloudflare_ip_ranges', cache_file='/var/cache/edge-ranges.json') }}"
 """
 
 RETURN = r"""
 _raw:
-  description: Networks in CIDR notation, as in V(173.245.48.0/20), IPv4 before IPv6.
+  description: Networks in CIDR notation, IPv4 before IPv6.
   type: list
   elements: str
+  sample: [173.245.48.0/20, 2400:cb00::/32]
 """
 
 import ipaddress
 import json
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,88 +64,73 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
-# The shortest prefix of a network that is one company's. Cloudflare's own are /12 and /29 at the widest.
-WIDEST = {4: 8, 6: 16}
-TRIES = 2
-ANSWER_SECONDS = 10.0
-# After a failure the copy counts as fresh for so long: a run must not wait for a dead API at every use.
+# The shortest prefix that can be a single company's. Cloudflare's own are /12 and /29 at the widest.
+SHORTEST_PREFIX = {4: 8, 6: 16}
+RETRIES = 1
+TIMEOUT_SECONDS = 10.0
+# After a failure the copy counts as fresh for this long: a run must not wait for a dead API at every use.
 PAUSE_SECONDS = 60
 
 
-class NoAnswerError(Exception):
-    """The API gave no list; the text says why."""
+class NoResponseError(Exception):
+    """The API returned no list; the text gives the cause and the remedy."""
 
 
-def check(result: Any) -> dict[str, Any]:
-    """Return etag, day, ipv4_cidrs and ipv6_cidrs of an answer's `result`, networks in order of address.
+def validate(result: Any) -> dict[str, Any]:
+    """Return etag, day, ipv4_cidrs and ipv6_cidrs of a response's `result`, networks in order of address.
 
-    The day is the one on which the list was first seen, which only a copy holds. Raises ValueError with a
-    sentence for a list that must not be used.
+    The day is the one on which the list was first seen, which only a copy holds. Raises ValueError, with the
+    cause, for a list that must not be used.
     """
     if not isinstance(result, dict):
-        raise ValueError("it is no object")
-    checked: dict[str, Any] = {"day": result.get("day"), "etag": str(result.get("etag", ""))}
+        raise ValueError("it is not an object")
+    valid: dict[str, Any] = {"day": result.get("day"), "etag": str(result.get("etag", ""))}
     for version in (4, 6):
         cidrs = result.get(f"ipv{version}_cidrs") or []
         if not isinstance(cidrs, list):
-            raise ValueError(f"ipv{version}_cidrs is '{cidrs}', which is no list")
+            raise ValueError(f"ipv{version}_cidrs is '{cidrs}', which is not a list")
         networks = []
         for cidr in cidrs:
             network = ipaddress.ip_network(cidr)
             if network.version != version:
-                raise ValueError(f"{cidr} stands in ipv{version}_cidrs")
-            if network.prefixlen < WIDEST[version]:
-                raise ValueError(f"{cidr} is wider than /{WIDEST[version]}, too wide to be Cloudflare's")
+                raise ValueError(f"ipv{version}_cidrs contains {cidr}")
+            if network.prefixlen < SHORTEST_PREFIX[version]:
+                raise ValueError(f"{cidr} is wider than /{SHORTEST_PREFIX[version]}, too wide for Cloudflare")
             networks.append(network)
-        checked[f"ipv{version}_cidrs"] = [str(network) for network in sorted(networks)]
-    if not checked["ipv4_cidrs"]:
-        raise ValueError("it lists no IPv4 network, which would shut Cloudflare out")
-    return checked
+        valid[f"ipv{version}_cidrs"] = [str(network) for network in sorted(networks)]
+    if not valid["ipv4_cidrs"]:
+        raise ValueError("it contains no IPv4 network, which would lock Cloudflare out")
+    return valid
 
 
-def ask(api_base_url: str) -> Any:
-    """Return the `result` of GET /ips; raises NoAnswerError."""
-    # Only here: it takes some 0.4 s, and most uses find a fresh copy.
-    try:
-        import cloudflare
-        import httpx
-    except ImportError as error:
-        raise NoAnswerError(
-            f"Python's package {error.name} is missing beside Ansible; scripts/setup python installs it"
-        ) from error
+def fetch(api_base_url: str) -> Any:
+    """Return the `result` of GET /ips; raises NoResponseError."""
+    # Imported here: it takes some 0.4 s, and most uses find a fresh copy.
+    from ..module_utils.cloudflare.client import SDK_IMPORT_ERROR, Call, CloudflareApi, CloudflareFailure
 
-    client = cloudflare.Cloudflare(
-        base_url=api_base_url, max_retries=TRIES - 1, timeout=httpx.Timeout(ANSWER_SECONDS, connect=5.0)
-    )
-    # The list is public: whatever credentials the environment holds stay here.
-    client.api_token = client.api_email = client.api_key = client.user_service_key = None
-    try:
-        answer = client.get(
-            "/ips", cast_to=httpx.Response, options={"headers": {"Authorization": cloudflare.Omit()}}
+    if SDK_IMPORT_ERROR:
+        raise NoResponseError(
+            f"The Python package cloudflare is missing in {sys.executable}, which runs Ansible: run "
+            "`scripts/setup python` and use its environment."
         )
-        content = json.loads(answer.text)
-    except cloudflare.APIStatusError as error:
-        raise NoAnswerError(f"it answers HTTP {error.status_code}") from error
-    except cloudflare.APIConnectionError as error:
-        raise NoAnswerError(f"it can't be reached ({error.__cause__ or error})") from error
-    except ValueError as error:
-        raise NoAnswerError("it answers, but not with JSON") from error
-    if not isinstance(content, dict) or content.get("success") is not True:
-        raise NoAnswerError("its answer says no success")
-    return content.get("result")
+    try:
+        api = CloudflareApi(None, api_base_url, timeout=TIMEOUT_SECONDS)
+        return api.call(Call("get", "/ips", "list the networks of the edge", "", retries=RETRIES))
+    except CloudflareFailure as failure:
+        raise NoResponseError(str(failure)) from failure
 
 
 def read(path: Path) -> tuple[dict[str, Any] | None, float]:
-    """Return the copy and its age in seconds; None where there is no usable one."""
+    """Return the copy and its age in seconds; None without a usable one."""
     try:
-        return check(json.loads(path.read_text())), time.time() - path.stat().st_mtime
+        return validate(json.loads(path.read_text())), time.time() - path.stat().st_mtime
     except (OSError, ValueError):
-        # Gone, cut short or edited into nonsense: the API is asked as if it had never been there.
+        # Missing, truncated or edited into nonsense: a request replaces it.
         return None, 0
 
 
 def write(path: Path, ranges: dict[str, Any]) -> None:
-    """Replace the copy, whole or not at all: other processes of the run read it. Raises OSError."""
+    """Replace the copy atomically, since other processes of the run read it. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "w") as file:
@@ -152,48 +142,47 @@ def write(path: Path, ranges: dict[str, Any]) -> None:
         raise
 
 
-def listed(ranges: dict[str, Any]) -> list[str]:
+def as_list(ranges: dict[str, Any]) -> list[str]:
     """Return the networks as one list, IPv4 before IPv6."""
     return [*ranges["ipv4_cidrs"], *ranges["ipv6_cidrs"]]
 
 
-def ranges(api_base_url: str, path: Path, max_age: float, warn: Any = lambda sentence: None) -> list[str]:
-    """Return the networks, from the copy at `path` where it is younger than `max_age` seconds.
+def edge_networks(
+    api_base_url: str, path: Path, max_age: float, warn: Callable[[str], None] = lambda message: None
+) -> list[str]:
+    """Return the networks, from the copy at `path` while it is younger than `max_age` seconds.
 
     Calls `warn` with a sentence when an old copy is used. Raises ValueError with a sentence when there is
-    neither an answer nor a copy or when the answer must not be used, and OSError when the copy can't be kept.
+    neither a response nor a copy or when the response must not be used, and OSError when the copy can't be
+    written.
     """
     copy, age = read(path)
     if copy and 0 <= age < max_age:
-        return listed(copy)
+        return as_list(copy)
     try:
-        result = ask(api_base_url)
-    except NoAnswerError as error:
+        result = fetch(api_base_url)
+    except NoResponseError as error:
         if copy is None:
             raise ValueError(
-                f"Cloudflare's address ranges are not known: {api_base_url}/ips gives no list, because "
-                f"{error}, and {path} holds no copy. Let the control node reach the API."
+                f"Cloudflare's networks are unknown, because {path} holds no valid copy of them. {error}"
             ) from error
-        warn(
-            f"Cloudflare's address ranges are taken from {path}, a list that has been the same since "
-            f"{copy['day']}: {api_base_url}/ips gives none, because {error}."
-        )
+        warn(f"Cloudflare's networks are taken from {path}, unchanged since {copy['day']}. {error}")
         retry = time.time() - max_age + PAUSE_SECONDS
         if max_age > PAUSE_SECONDS:
             os.utime(path, (retry, retry))
-        return listed(copy)
+        return as_list(copy)
     try:
-        answer = check(result)
+        ranges = validate(result)
     except ValueError as error:
         raise ValueError(
-            f"{api_base_url}/ips gives a list that must not be used: {error}. Correct "
-            "api_base_url, or look for who changes answers on the way; nothing was taken from it."
+            f"The list from {api_base_url}/ips must not be used: {error}. Correct api_base_url, or find out "
+            f"what changes responses on the way; {path} was left as it is."
         ) from error
-    if copy is None or answer["etag"] != copy["etag"] or listed(answer) != listed(copy):
-        write(path, answer | {"day": time.strftime("%F")})
+    if copy is None or ranges["etag"] != copy["etag"] or as_list(ranges) != as_list(copy):
+        write(path, ranges | {"day": time.strftime("%F")})
     else:
         os.utime(path)
-    return listed(answer)
+    return as_list(ranges)
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
@@ -203,14 +192,13 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         """Return the networks; raises AnsibleLookupError with a sentence."""
         self.set_options(var_options=variables, direct=kwargs)
         path = Path(self.get_option("cache_file"))
+        url, max_age = self.get_option("api_base_url"), self.get_option("max_age")
         try:
-            return [
-                ranges(self.get_option("api_base_url"), path, self.get_option("max_age"), Display().warning)
-            ]
+            return [edge_networks(url, path, max_age, Display().warning)]
         except ValueError as error:
             raise AnsibleLookupError(str(error)) from None
         except OSError as error:
             raise AnsibleLookupError(
-                f"cache_file is '{path}', which can't be written ({error.strerror}); give a file in a folder "
+                f"cache_file is '{path}', which can't be written ({error.strerror}): give a file in a folder "
                 "that exists."
             ) from error

@@ -1,20 +1,22 @@
-"""Ansible lookup: one digest over the content of source folders."""
+"""Ansible lookup: a digest of the content of source folders."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: source_digest
-short_description: Digest the content of source folders
+short_description: Compute a digest of the content of source folders
 description:
-  - Returns the first 12 hexadecimal digits of a SHA-256 over the names, run bits and content of all files
-    below the given folders on the control node. The same source gives the same digest on every machine,
-    whatever the files' times, so it can tag what was built from it.
+  - Returns the first 12 hexadecimal digits of a SHA-256 over the names, executable bits and content of all
+    files in the given folders on the control node. The same source has the same digest on every machine,
+    whatever the files' times, so the digest can tag what was built from it.
 options:
   _terms:
-    description: Folders, absolute; their base names count, their parents don't.
+    description: Absolute paths of the folders. Their base names are part of the digest, their parents not.
+    type: list
+    elements: str
     required: true
   exclude:
-    description: Names of files and folders that don't count, wherever they stand.
+    description: Names of files and folders to leave out, at any depth.
     type: list
     elements: str
     default: []
@@ -23,15 +25,17 @@ author:
 """
 
 EXAMPLES = r"""
-- ansible.builtin.debug:
+- name: Show the tag of an image
+  ansible.builtin.debug:
     msg: "{{ lookup('screen_flow.live.source_digest', '/srv/project/app', exclude=['__pycache__']) }}"
 """
 
 RETURN = r"""
 _raw:
-  description: One digest of 12 hexadecimal digits.
+  description: A list with one digest of 12 hexadecimal digits.
   type: list
   elements: str
+  sample: [3f786850e387]
 """
 
 import hashlib
@@ -43,7 +47,7 @@ from ansible.plugins.lookup import LookupBase
 
 
 def source_files(folder: Path, exclude: set[str]) -> list[Path]:
-    """Return the files below `folder` in the order of their names, without the excluded ones."""
+    """Return the files in `folder`, sorted by name, without the excluded ones."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.name in exclude:
@@ -56,7 +60,7 @@ def source_files(folder: Path, exclude: set[str]) -> list[Path]:
 
 
 def digest(folders: list[Path], exclude: set[str]) -> str:
-    """Return 12 hexadecimal digits over the files' names, run bits and content.
+    """Return 12 hexadecimal digits over the files' names, executable bits and content.
 
     Raises OSError when a folder is missing or a file can't be read.
     """
@@ -64,8 +68,8 @@ def digest(folders: list[Path], exclude: set[str]) -> str:
     for folder in folders:
         for path in source_files(folder, exclude):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
-            run = bool(path.stat().st_mode & 0o100)
-            total.update(f"{folder.name}/{path.relative_to(folder)}\0{run}\0{content}\n".encode())
+            executable = bool(path.stat().st_mode & 0o100)
+            total.update(f"{folder.name}/{path.relative_to(folder)}\0{executable}\0{content}\n".encode())
     return total.hexdigest()[:12]
 
 
@@ -73,11 +77,11 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
-        """Return the digest as a list of one; raises AnsibleLookupError when a folder can't be read."""
+        """Return a list with the digest; raises AnsibleLookupError when a folder can't be read."""
         self.set_options(var_options=variables, direct=kwargs)
         try:
             return [digest([Path(term) for term in terms], set(self.get_option("exclude")))]
         except OSError as error:
             raise AnsibleLookupError(
-                f"source_digest can't read {error.filename}: {error.strerror}; give folders that exist"
+                f"source_digest can't read {error.filename} ({error.strerror}): give folders that exist."
             ) from error

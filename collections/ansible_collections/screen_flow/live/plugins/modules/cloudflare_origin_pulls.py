@@ -1,134 +1,134 @@
 #!/usr/bin/python
-"""Ansible module: Authenticated Origin Pulls of a zone, with a client certificate of your own authority."""
+"""Ansible module: zone-level Authenticated Origin Pulls, with client certificates of your own authority."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cloudflare_origin_pulls
-short_description: Let a zone's edge show a client certificate to the origin
+short_description: Manage zone-level Authenticated Origin Pulls
 description:
-  - Zone-level Authenticated Origin Pulls. Cloudflare's edge shows the certificate that is uploaded here, so
-    that the origin can tell this zone from the rest of the internet, Cloudflare's other customers included.
-  - A certificate counts as ours when O(authority) signed it. Others are left alone.
-  - With O(certificate) and O(private_key) not given, nothing is uploaded. RV(wanting) then says that none of
-    ours is good for longer than O(renew_days), and so that a pair is to be made and given.
-  - The upload is sent once; no error makes the client repeat it. When its answer gets lost, the certificate
-    is looked for in the zone's list.
-  - The switch is turned on only with a certificate of ours that Cloudflare has deployed to its edge. Ours
-    that end sooner are removed after that.
-  - The token needs SSL and Certificates Write.
+  - Uploads a client certificate that Cloudflare's edge presents to the origin, so that the origin can tell
+    this zone from the rest of the internet, Cloudflare's other customers included.
+  - The module manages the certificates that O(authority) signed. Others are left alone.
+  - Without O(certificate) and O(private_key) nothing is uploaded. RV(certificate_needed) then reports
+    whether a new pair has to be created and given, because no managed certificate is valid for longer than
+    O(renew_days).
+  - The upload is sent once and never retried. When its response is lost, the certificate is searched for in
+    the zone's list.
+  - Authenticated Origin Pulls are enabled only once Cloudflare has deployed a managed certificate to its
+    edge. Managed certificates with an earlier end are removed after that.
 options:
   enabled:
     description:
-      - Whether the edge shows the certificate.
-      - V(false) turns the switch off and removes all certificates of ours.
+      - Whether the edge presents the certificate.
+      - V(false) disables Authenticated Origin Pulls and removes all managed certificates.
     type: bool
     required: true
   authority:
-    description: Certificate in PEM of the authority that signs the client certificates.
+    description: Certificate, in PEM format, of the authority that signs the client certificates.
     type: str
     required: true
   certificate:
-    description: Client certificate in PEM to upload.
+    description: Client certificate to upload, in PEM format.
     type: str
   private_key:
-    description: Its private key in PEM. It appears in no output.
+    description: Private key of O(certificate), in PEM format. It appears in no output.
     type: str
   renew_days:
-    description: A certificate that ends within so many days is as good as none.
+    description: Renew the certificate when fewer than this many days remain.
     type: int
     default: 30
   deploy_seconds:
-    description: How long Cloudflare may take to deploy a certificate.
+    description: Seconds to wait for Cloudflare to deploy a certificate.
     type: int
     default: 600
 requirements:
   - cryptography
-extends_documentation_fragment:
-  - screen_flow.live.cloudflare
-  - screen_flow.live.attributes
-  - screen_flow.live.attributes.group_cloudflare
-author:
-  - screen-flow developers (@screen-flow)
+notes:
+  - The token needs SSL and Certificates Write.
+  - Authenticated Origin Pulls need the zone's SSL mode Full or Full (strict).
+seealso:
+  - module: community.crypto.x509_certificate_pipe
+  - name: Authenticated Origin Pulls
+    description: Cloudflare's documentation of the feature.
+    link: https://developers.cloudflare.com/ssl/origin-configuration/authenticated-origin-pull/
+extends_documentation_fragment: [screen_flow.live.cloudflare, screen_flow.live.attributes]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- name: Let the edge show its certificate
-  screen_flow.live.cloudflare_origin_pulls:
+- name: Look for a certificate that is valid long enough
+  screen_flow.live.cloudflare_origin_pulls: &pulls
     zone: example.com
     api_token: "{{ vault_cloudflare_token }}"
     enabled: true
-    authority: "{{ authority }}"
+    authority: "{{ authority_certificate }}"
+  delegate_to: localhost
+  register: pulls
+
+- name: Upload a new pair and enable Authenticated Origin Pulls
+  screen_flow.live.cloudflare_origin_pulls:
+    <<: *pulls
     certificate: "{{ client.certificate }}"
     private_key: "{{ client.privatekey }}"
   delegate_to: localhost
+  no_log: true
+  when: pulls.certificate_needed
 """
 
 RETURN = r"""
 enabled:
-  description: Whether the edge shows a client certificate.
+  description: Whether the edge presents a client certificate.
   type: bool
   returned: success
-wanting:
-  description: Whether a certificate has to be made and uploaded before the switch can be turned on.
+  sample: true
+certificate_needed:
+  description: Whether O(certificate) and O(private_key) have to be given before anything can be enabled.
   type: bool
   returned: success
+  sample: false
 expires_on:
-  description: When our certificate ends, in UTC, as in ISO 8601.
+  description: End of the managed certificate's validity, in UTC, as in ISO 8601.
   type: str
   returned: when there is one
+  sample: "2027-11-24T19:00:00+00:00"
 """
 
 import datetime as dt
 import time
-import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
-# Packed by Ansible, this file is a part of ansible.modules.
-from ..module_utils.cloudflare.client import (
-    ZONE_RULES,
-    Call,
-    CloudflareApi,
-    CloudflareFailure,
-    Zone,
-    api_arguments,
-    open_zone,
-    require_sdk,
-    unusable,
+from ..module_utils.cloudflare.certificates import (
+    PERMISSION,
+    StoredCertificate,
+    is_issued_by,
+    parse_certificate,
+    read_certificate,
+    require_cryptography,
 )
+from ..module_utils.cloudflare.client import Call, CloudflareApi, CloudflareFailure, Reason, Zone
+from ..module_utils.cloudflare.module import create_module, open_zone
 
-CRYPTOGRAPHY_PROBLEM: str | None = None
-try:
+if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
-except ImportError:
-    CRYPTOGRAPHY_PROBLEM = traceback.format_exc()
 
-NEEDS = "SSL and Certificates Write"
-# Cloudflare deploys in a few minutes at most.
+# A deployment takes a few minutes at most.
 POLL_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class Client:
-    """A client certificate of ours that Cloudflare has."""
+class ClientCertificate(StoredCertificate):
+    """A managed client certificate."""
 
-    id: str
     status: str
-    """As Cloudflare says it: active, pending_deployment and so on."""
-    certificate: x509.Certificate
-
-    @property
-    def ends(self) -> dt.datetime:
-        """When it ends, in UTC."""
-        return self.certificate.not_valid_after_utc
+    """As Cloudflare names it: active, pending_deployment and so on."""
 
 
 class Pulls:
-    """A zone's Authenticated Origin Pulls, as far as they are ours."""
+    """A zone's Authenticated Origin Pulls and its managed certificates. Methods raise CloudflareFailure."""
 
     def __init__(self, api: CloudflareApi, zone: Zone, authority: x509.Certificate) -> None:
         self.api = api
@@ -136,132 +136,127 @@ class Pulls:
         self.authority = authority
         self.path = f"/zones/{zone.id}/origin_tls_client_auth"
 
-    def clients(self) -> list[Client]:
-        """Return our certificates, the one that ends last first; raises CloudflareFailure."""
-        what = f"list the client certificates of zone {self.zone.name}"
-        entries = self.api.call(Call("get", self.path, what, NEEDS))
+    def list_certificates(self) -> list[ClientCertificate]:
+        """Return the managed certificates, the one with the latest end first."""
+        purpose = f"list the client certificates of zone {self.zone.name}"
+        entries = self.api.call(Call("get", self.path, purpose, PERMISSION))
         if not isinstance(entries, list):
-            raise CloudflareFailure(unusable(what, self.api.base_url))
-        found = [client for entry in entries if (client := self._read(entry))]
-        return sorted(found, key=lambda client: client.ends, reverse=True)
+            raise self.api.unexpected(purpose)
+        found = [managed for entry in entries if (managed := self._parse(entry))]
+        return sorted(found, key=lambda managed: managed.expires, reverse=True)
 
-    def _read(self, entry: Any) -> Client | None:
+    def _parse(self, entry: Any) -> ClientCertificate | None:
         if not isinstance(entry, dict) or str(entry.get("status", "")).endswith(("deletion", "deleted")):
             return None
-        try:
-            certificate = x509.load_pem_x509_certificate(str(entry.get("certificate")).encode())
-            certificate.verify_directly_issued_by(self.authority)
-        except (ValueError, TypeError, InvalidSignature):
+        certificate = parse_certificate(entry.get("certificate"))
+        if certificate is None or not is_issued_by(certificate, self.authority):
             return None
-        return Client(str(entry.get("id")), str(entry.get("status", "active")), certificate)
+        return ClientCertificate(str(entry.get("id")), certificate, str(entry.get("status", "active")))
 
-    def enabled(self) -> bool:
-        """Return whether the edge shows a certificate; raises CloudflareFailure."""
-        what = f"read whether zone {self.zone.name} has Authenticated Origin Pulls"
-        return self._switch(Call("get", f"{self.path}/settings", what, NEEDS))
+    def is_enabled(self) -> bool:
+        """Return whether the edge presents a certificate."""
+        purpose = f"read whether Authenticated Origin Pulls are enabled for zone {self.zone.name}"
+        return self._request_enabled(Call("get", f"{self.path}/settings", purpose, PERMISSION))
 
-    def switch(self, on: bool) -> None:
-        """Turn the switch; raises CloudflareFailure."""
-        what = f"turn Authenticated Origin Pulls {'on' if on else 'off'} for zone {self.zone.name}"
-        now = self._switch(Call("put", f"{self.path}/settings", what, NEEDS, body={"enabled": on}))
-        if now is not on:
-            raise CloudflareFailure(f"Can't {what}: Cloudflare takes it, but leaves the switch as it was.")
+    def set_enabled(self, enabled: bool) -> None:
+        """Enable or disable Authenticated Origin Pulls."""
+        purpose = f"turn Authenticated Origin Pulls {'on' if enabled else 'off'} for zone {self.zone.name}"
+        body = {"enabled": enabled}
+        stored = self._request_enabled(Call("put", f"{self.path}/settings", purpose, PERMISSION, body=body))
+        if stored is not enabled:
+            raise CloudflareFailure(
+                f"Can't {purpose}: Cloudflare accepted the request and did not change the state; run again.",
+                Reason.REJECTED,
+            )
 
-    def _switch(self, call: Call) -> bool:
+    def _request_enabled(self, call: Call) -> bool:
         result = self.api.call(call)
         if not isinstance(result, dict) or not isinstance(result.get("enabled"), bool):
-            raise CloudflareFailure(unusable(call.what, self.api.base_url))
+            raise self.api.unexpected(call.purpose)
         return bool(result["enabled"])
 
     def upload(self, pem: str, key: str) -> str | None:
-        """Upload a pair, once; return a warning where it took a second look. Raises CloudflareFailure."""
-        what = f"upload a client certificate for zone {self.zone.name}"
+        """Upload a pair, once; return a warning where the response was lost and the certificate is there."""
+        purpose = f"upload a client certificate for zone {self.zone.name}"
         body = {"certificate": pem, "private_key": key}
         try:
-            self.api.call(Call("post", self.path, what, NEEDS, body=body, retries=0))
+            self.api.call(Call("post", self.path, purpose, PERMISSION, body=body, retries=0))
         except CloudflareFailure as failure:
-            certificate = x509.load_pem_x509_certificate(pem.encode())
-            if all(client.certificate != certificate for client in self.clients()):
+            certificate = parse_certificate(pem)
+            if all(managed.certificate != certificate for managed in self.list_certificates()):
                 raise
-            return f"The upload's answer was lost; the certificate was found in the zone's list. {failure}"
+            return f"The response to the upload was lost; the certificate is in the zone's list. {failure}"
         return None
 
     def wait_until_deployed(self, seconds: float) -> None:
-        """Wait until our newest certificate is on the edge; raises CloudflareFailure after `seconds`."""
+        """Wait until the newest certificate is deployed, for at most `seconds`."""
         end = time.monotonic() + seconds
-        while not (clients := self.clients()) or clients[0].status != "active":
+        while not (found := self.list_certificates()) or found[0].status != "active":
             if time.monotonic() > end:
-                status = clients[0].status if clients else "gone"
+                status = found[0].status if found else "missing"
                 raise CloudflareFailure(
                     f"The client certificate of zone {self.zone.name} is {status} after {seconds:g} s: run "
-                    "again, which waits on; the edge shows what it showed before."
+                    "again to continue waiting; the edge presents what it presented before.",
+                    Reason.REJECTED,
                 )
             time.sleep(POLL_SECONDS)
 
-    def remove(self, client: Client) -> None:
-        """Remove a certificate; raises CloudflareFailure."""
-        what = f"remove client certificate {client.id} of zone {self.zone.name}"
-        self.api.call(Call("delete", f"{self.path}/{client.id}", what, NEEDS))
+    def remove(self, managed: ClientCertificate) -> None:
+        """Remove a certificate."""
+        purpose = f"remove client certificate {managed.id} of zone {self.zone.name}"
+        self.api.call(Call("delete", f"{self.path}/{managed.id}", purpose, PERMISSION))
 
 
-def describe(enabled: bool, clients: list[Client]) -> str:
+def describe(enabled: bool, certificates: list[ClientCertificate]) -> str:
     """Return the state as the diff shows it."""
     lines = [
-        f"client certificate {client.certificate.serial_number:x}, ends {client.ends:%F}"
-        for client in clients
+        f"client certificate {managed.certificate.serial_number:x}, expires {managed.expires:%F}"
+        for managed in certificates
     ]
     return "\n".join([f"enabled: {str(enabled).lower()}", *lines, ""])
 
 
-def read_authority(text: str) -> x509.Certificate:
-    """Read the authority; raises CloudflareFailure."""
-    try:
-        return x509.load_pem_x509_certificate(text.encode())
-    except ValueError:
-        raise CloudflareFailure("authority is no certificate in PEM: give the authority's own.") from None
-
-
 def manage(module: AnsibleModule) -> dict[str, Any]:
-    """Bring the zone to what is wanted, and return the module's result; raises CloudflareFailure."""
+    """Bring the zone to its wanted state and return the module's result; raises CloudflareFailure."""
     wanted, pem, key = (module.params[name] for name in ("enabled", "certificate", "private_key"))
-    authority = read_authority(module.params["authority"])
+    authority = read_certificate(module.params["authority"], "authority")
     pulls = Pulls(*open_zone(module), authority)
-    clients, enabled = pulls.clients(), pulls.enabled()
-    before = describe(enabled, clients)
+    certificates, enabled = pulls.list_certificates(), pulls.is_enabled()
+    before = describe(enabled, certificates)
     until = dt.datetime.now(dt.UTC) + dt.timedelta(days=module.params["renew_days"])
-    wanting = wanted and not any(client.ends > until for client in clients)
+    needed = wanted and not any(managed.expires > until for managed in certificates)
     changed, after = False, before
     if not wanted:
-        changed, after = enabled or bool(clients), describe(False, [])
+        changed, after = enabled or bool(certificates), describe(False, [])
         if changed and not module.check_mode:
             if enabled:
-                pulls.switch(False)
-            for client in clients:
-                pulls.remove(client)
-    elif not wanting or pem:
-        changed = wanting or not enabled or len(clients) > 1 or clients[0].status != "active"
+                pulls.set_enabled(False)
+            for managed in certificates:
+                pulls.remove(managed)
+    elif not needed or pem:
+        changed = needed or not enabled or len(certificates) > 1 or certificates[0].status != "active"
         if changed and not module.check_mode:
-            warning = pulls.upload(pem, key) if wanting else None
+            warning = pulls.upload(pem, key) if needed else None
             if warning:
                 module.warn(warning)
             pulls.wait_until_deployed(module.params["deploy_seconds"])
             if not enabled:
-                pulls.switch(True)
-            clients = pulls.clients()
-            for client in clients[1:]:
-                pulls.remove(client)
-            wanting = False
-        after = describe(True, clients[:1])
+                pulls.set_enabled(True)
+            certificates = pulls.list_certificates()
+            for managed in certificates[1:]:
+                pulls.remove(managed)
+            needed = False
+        after = describe(True, certificates[:1])
     elif module.check_mode:
         changed, after = True, describe(True, []) + "client certificate: a new one\n"
     header = f"zone {pulls.zone.name}, Authenticated Origin Pulls"
     result: dict[str, Any] = {
         "changed": changed,
-        "enabled": wanted if changed and not wanting else enabled,
-        "wanting": wanting,
+        "enabled": wanted if changed and not needed else enabled,
+        "certificate_needed": needed,
     }
-    if wanted and clients:
-        result["expires_on"] = clients[0].ends.isoformat()
+    if wanted and certificates:
+        result["expires_on"] = certificates[0].expires.isoformat()
     if changed:
         result["diff"] = {"before_header": header, "after_header": header, "before": before, "after": after}
     return result
@@ -269,9 +264,8 @@ def manage(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
-        argument_spec=api_arguments()
-        | {
+    module = create_module(
+        {
             "enabled": {"type": "bool", "required": True},
             "authority": {"type": "str", "required": True},
             "certificate": {"type": "str"},
@@ -280,12 +274,8 @@ def main() -> None:
             "deploy_seconds": {"type": "int", "default": 600},
         },
         required_together=[("certificate", "private_key")],
-        supports_check_mode=True,
-        **ZONE_RULES,
     )
-    require_sdk(module)
-    if CRYPTOGRAPHY_PROBLEM:
-        module.fail_json(msg=missing_required_lib("cryptography"), exception=CRYPTOGRAPHY_PROBLEM)
+    require_cryptography(module)
     try:
         result = manage(module)
     except CloudflareFailure as failure:

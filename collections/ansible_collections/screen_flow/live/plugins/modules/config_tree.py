@@ -1,49 +1,53 @@
 #!/usr/bin/python
-"""Ansible module: put a set of configuration files in place as one, once the whole set passed a check."""
+"""Ansible module: change a set of configuration files as one, after the whole set passed a check."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: config_tree
-short_description: Put a set of configuration files in place as one
+short_description: Change a set of configuration files as one, validated as a whole
 description:
-  - Writes files and symbolic links under one folder. What differs is first written into a staged copy of the
-    folder, and O(validate) is run over that copy; only when it passes does anything in the folder change.
-  - A failed check leaves the folder as it was, so the service that reads it keeps running.
-  - One run of this module replaces a template task for each file, which costs a connection each.
+  - Manages files and symbolic links in one directory. The differences are first applied to a staged copy of
+    the directory, and O(validate) checks that copy as a whole. Only if the check passes, the directory
+    changes.
+  - If the check fails, the directory stays as it was, so the service that reads it keeps its working
+    configuration, and the task fails with the check's output.
+  - This suits configurations whose files are valid only together, such as those of nginx, where
+    M(ansible.builtin.template) with its own O(ansible.builtin.template#module:validate) can check each file
+    only by itself. It also replaces a task per file by one.
 options:
   root:
-    description: The folder, absolute.
+    description: Absolute path of the directory. It is created if it does not exist.
     type: path
     required: true
   mode:
-    description: Mode of O(root) and of folders made under it.
+    description: Permissions, as octal digits, of O(root) and directories in it that the module creates.
     type: str
     default: "0755"
   owner:
-    description: Number of the user who owns what is written.
+    description: Numeric id of the user who owns the files, and the directories that the module creates.
     type: int
     default: 0
   files:
-    description: The files, with their whole content.
+    description: The files, with their complete content.
     type: list
     elements: dict
     default: []
     suboptions:
       path:
-        description: Path below O(root).
+        description: Path relative to O(root).
         type: str
         required: true
       content:
-        description: The content as text.
+        description: Content as text.
         type: str
         required: true
       mode:
-        description: Permissions as an octal string.
+        description: Permissions as octal digits.
         type: str
         default: "0644"
       once:
-        description: Write the file only where there is none; one that is there keeps its content.
+        description: Keep the content of a file that exists. Its permissions and its owner are managed.
         type: bool
         default: false
   links:
@@ -52,28 +56,39 @@ options:
     elements: dict
     default: []
     suboptions:
-      path:
-        description: Path below O(root).
+      target:
+        description: Target of the link, absolute or relative to the link's directory.
         type: str
         required: true
-      target:
-        description: What the link says, relative to its own folder or absolute.
+      path:
+        description: Path relative to O(root).
         type: str
         required: true
   absent:
-    description: Paths below O(root) of files and links that must not be there.
+    description: Paths, relative to O(root), of files and links to remove.
     type: list
     elements: str
     default: []
   validate:
     description:
-      - The command that checks a staged copy; V(%s) stands for the copy's folder. Not run through a shell.
-      - In check mode it is skipped when the program is not installed yet.
+      - Command that checks the staged copy; V(%s) is replaced by the copy's path. No shell interprets it.
+      - It runs only if something differs. In check mode it is skipped while the program is not installed.
     type: str
-extends_documentation_fragment:
-  - screen_flow.live.attributes
-author:
-  - screen-flow developers (@screen-flow)
+requirements:
+  - Python 3.11 or later on the host
+notes:
+  - Files that are not named stay as they are; they are part of the staged copy. Sockets and other special
+    files are not.
+  - The check reads the copy, so the configuration must refer to its parts by relative paths, or the command
+    must take the directory as an argument. In the check's output the copy's path is replaced by O(root).
+  - Each file is replaced atomically. The set as a whole is not; a service should be reloaded after the
+    task, by a handler.
+  - The diff contains the files' content. Use C(no_log) or C(diff=false) for secrets.
+seealso:
+  - module: ansible.builtin.template
+  - module: ansible.builtin.copy
+extends_documentation_fragment: [screen_flow.live.attributes]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -83,21 +98,49 @@ EXAMPLES = r"""
     files:
       - path: nginx.conf
         content: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"
-      - path: sites-available/screen-flow
+      - path: sites-available/shop
         content: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"
     links:
-      - path: sites-enabled/screen-flow
-        target: ../sites-available/screen-flow
+      - path: sites-enabled/shop
+        target: ../sites-available/shop
     absent: [sites-enabled/default]
     validate: nginx -t -q -c %s/nginx.conf
+  notify: Reload nginx
+
+- name: Configure sudo for the operators
+  screen_flow.live.config_tree:
+    root: /etc/sudoers.d
+    files:
+      - path: operators
+        mode: "0440"
+        content: |
+          %operators ALL=(ALL) NOPASSWD: ALL
+    validate: visudo -cf %s/operators
+
+- name: Generate a secret once and keep it
+  screen_flow.live.config_tree:
+    root: /etc/shop
+    mode: "0700"
+    files:
+      - path: session.key
+        mode: "0400"
+        content: "{{ lookup('ansible.builtin.password', '/dev/null', length=64) }}"
+        once: true
+  no_log: true
 """
 
 RETURN = r"""
 paths:
-  description: Paths below O(root) that changed, or would change in check mode.
+  description: Paths, relative to O(root), that changed or would change in check mode.
   type: list
   elements: str
-  returned: always
+  returned: success
+  sample: [nginx.conf, sites-available/shop, sites-enabled/shop, sites-enabled/default]
+rc:
+  description: Exit status of O(validate).
+  type: int
+  returned: when the check failed
+  sample: 1
 """
 
 import os
@@ -111,20 +154,27 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 Change = dict[str, Any]
+FILE_OPTIONS = {
+    "path": {"type": "str", "required": True},
+    "content": {"type": "str", "required": True},
+    "mode": {"type": "str", "default": "0644"},
+    "once": {"type": "bool", "default": False},
+}
+LINK_OPTIONS = {
+    "target": {"type": "str", "required": True},
+    "path": {"type": "str", "required": True},
+}
 
 
-def inside(root: Path, name: str) -> Path:
-    """Return the path of `name` below `root`.
-
-    Raises ValueError when the name is absolute or leads out of the folder.
-    """
+def resolve(root: Path, name: str) -> Path:
+    """Return the path of `name` in `root`; raises ValueError for one that is absolute or leads out of it."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"path {name!r} leads out of {root}; give one below it")
+        raise ValueError(f"path is '{name}', which leads out of {root}: give a relative path in it.")
     return root / name
 
 
 def current(path: Path) -> tuple[str, str]:
-    """Return what stands at `path` as (text, state): 'absent', 'link', or mode and owner ('0644 0')."""
+    """Return content and state of `path`; the state is 'absent', 'link', or mode and owner ('0644 0')."""
     if path.is_symlink():
         return f"-> {path.readlink()}\n", "link"
     if not path.exists():
@@ -133,22 +183,21 @@ def current(path: Path) -> tuple[str, str]:
     return path.read_text(errors="surrogateescape"), f"{stat.S_IMODE(status.st_mode):04o} {status.st_uid}"
 
 
-def wanted_changes(
+def find_changes(
     root: Path,
     owner: int,
     files: list[dict[str, Any]],
     links: list[dict[str, str]],
     absent: list[str],
 ) -> list[Change]:
-    """Compare what is wanted with what is there, in the order files, links, absent.
+    """Return {path, before, state_before, after, state} of every difference: files, links, absent.
 
-    Returns a list of {path, before, state_before, after, state}, one for each path that differs.
-    Raises ValueError for a path outside of the folder or a mode that is no octal number.
+    Raises ValueError for a path outside the directory and for a mode that is not octal.
     """
     changes = []
 
     def compare(name: str, after: str, state: str, once: bool = False) -> None:
-        before, state_before = current(inside(root, name))
+        before, state_before = current(resolve(root, name))
         if once and state_before not in ("absent", "link"):
             after = before
         if (before, state_before) != (after, state):
@@ -157,7 +206,8 @@ def wanted_changes(
             )
 
     for file in files:
-        compare(file["path"], file["content"], f"{int(file['mode'], 8):04o} {owner}", file["once"])
+        mode = parse_mode(file["mode"])
+        compare(file["path"], file["content"], f"{mode:04o} {owner}", file["once"])
     for link in links:
         compare(link["path"], f"-> {link['target']}\n", "link")
     for name in absent:
@@ -165,16 +215,24 @@ def wanted_changes(
     return changes
 
 
-def apply(root: Path, change: Change, folder_mode: int, owner: int) -> None:
-    """Make one change under `root`, whole or not at all."""
-    path = inside(root, change["path"])
+def parse_mode(text: str) -> int:
+    """Return permissions from octal digits; raises ValueError for anything else."""
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ValueError(f"mode is '{text}': give octal digits, such as \"0644\".") from None
+
+
+def apply(root: Path, change: Change, directory_mode: int, owner: int) -> None:
+    """Make one change in `root`, completely or not at all."""
+    path = resolve(root, change["path"])
     if change["state"] == "absent":
         path.unlink()
         return
-    for folder in reversed([parent for parent in path.parents if root in (parent, *parent.parents)]):
-        if not folder.exists():
-            folder.mkdir(mode=folder_mode, parents=True)
-            os.chown(folder, owner, -1)
+    for directory in reversed([parent for parent in path.parents if root in (parent, *parent.parents)]):
+        if not directory.exists():
+            directory.mkdir(mode=directory_mode, parents=True)
+            os.chown(directory, owner, -1)
     with tempfile.TemporaryDirectory(prefix=".config_tree-", dir=path.parent) as parent:
         temporary = Path(parent) / path.name
         if change["state"] == "link":
@@ -187,70 +245,52 @@ def apply(root: Path, change: Change, folder_mode: int, owner: int) -> None:
         temporary.replace(path)
 
 
-def special(folder: str, names: list[str]) -> list[str]:
-    """Return what can't be copied: what is neither file, folder nor link, such as a socket."""
+def special_files(directory: str, names: list[str]) -> list[str]:
+    """Return the names that can't be copied: neither file, directory nor link, such as a socket."""
     found = []
     for name in names:
-        mode = (Path(folder) / name).lstat().st_mode
+        mode = (Path(directory) / name).lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             found.append(name)
     return found
 
 
 def validate(module: AnsibleModule, root: Path, changes: list[Change], command: str) -> None:
-    """Run the check over a staged copy that has the changes; fail the module when it does not pass."""
+    """Run the check over a staged copy with the changes; fail the module if it does not pass."""
     argv = shlex.split(command)
     if module.check_mode and not module.get_bin_path(argv[0]):
         return
-    # Beside the real folder: relative links that lead out of it keep their meaning.
+    # In the same parent as the real directory, so that relative links that lead out of it stay valid.
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=existing_parent(root)) as parent:
         staged = Path(parent)
         if root.is_dir():
-            shutil.copytree(root, staged, symlinks=True, dirs_exist_ok=True, ignore=special)
+            shutil.copytree(root, staged, symlinks=True, dirs_exist_ok=True, ignore=special_files)
         for change in changes:
             apply(staged, change, 0o700, os.geteuid())
         rc, out, err = module.run_command([word.replace("%s", str(staged)) for word in argv])
         if rc != 0:
-            said = (err or out).replace(str(staged), str(root)).strip()
+            output = (err or out).replace(str(staged), str(root)).strip()
             module.fail_json(
-                msg=f"{root} was left as it was: its new content does not pass "
-                f"`{command.replace('%s', str(root))}`, which says: {said}",
+                msg=f"{root} was left as it was: with the new content "
+                f"`{command.replace('%s', str(root))}` fails (exit status {rc}): {output}",
                 rc=rc,
             )
 
 
 def existing_parent(path: Path) -> Path:
-    """Return the nearest folder above `path` that exists."""
+    """Return the nearest directory above `path` that exists."""
     return next(parent for parent in path.parents if parent.is_dir())
 
 
 def main() -> None:
-    """Entry point: read the parameters, compare, check a staged copy, then change."""
+    """Entry point: compare, check a staged copy, then change."""
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
             "mode": {"type": "str", "default": "0755"},
             "owner": {"type": "int", "default": 0},
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "content": {"type": "str", "required": True},
-                    "mode": {"type": "str", "default": "0644"},
-                    "once": {"type": "bool", "default": False},
-                },
-            },
-            "links": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "target": {"type": "str", "required": True},
-                },
-            },
+            "files": {"type": "list", "elements": "dict", "default": [], "options": FILE_OPTIONS},
+            "links": {"type": "list", "elements": "dict", "default": [], "options": LINK_OPTIONS},
             "absent": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "str"},
         },
@@ -259,8 +299,8 @@ def main() -> None:
     root = Path(module.params["root"])
     owner = module.params["owner"]
     try:
-        folder_mode = int(module.params["mode"], 8)
-        changes = wanted_changes(
+        directory_mode = parse_mode(module.params["mode"])
+        changes = find_changes(
             root, owner, module.params["files"], module.params["links"], module.params["absent"]
         )
     except ValueError as error:
@@ -269,7 +309,7 @@ def main() -> None:
         validate(module, root, changes, module.params["validate"])
     if not module.check_mode:
         for change in changes:
-            apply(root, change, folder_mode, owner)
+            apply(root, change, directory_mode, owner)
     module.exit_json(
         changed=bool(changes),
         paths=[change["path"] for change in changes],

@@ -8,60 +8,71 @@ module: follow
 short_description: Show a command's output while it runs
 description:
   - Runs a command that only reads, such as one that follows a log, for at most O(seconds), and shows its
-    lines on the terminal about a second after they are printed.
-  - What looks like a secret or an e-mail address is taken out on the server; see RV(lines).
-  - Ctrl-C ends the playbook; the command then ends by itself when O(seconds) have passed.
-  - Because the command only reads, it runs in check mode too.
+    lines about a second after they are printed.
+  - Secrets and e-mail addresses are removed from the lines on the server; see RV(lines).
 options:
   argv:
-    description: The command and its arguments. It is not run through a shell.
+    description: Command and arguments. No shell interprets them.
     type: list
     elements: str
     required: true
   chdir:
-    description: Folder to run it in.
+    description: Directory to run the command in.
     type: path
   seconds:
-    description: How long it may run.
+    description: Seconds after which the command is stopped.
     type: int
     default: 60
   match:
-    description: Regular expression; lines without a match are not shown. Empty for all.
+    description: Regular expression; lines without a match are not shown. By default, all lines are.
     type: str
     default: ""
   phase:
-    description: For the action plugin of the same name, which calls the module again and again.
+    description: For the action plugin, which calls the module repeatedly.
     type: str
     choices: [start, read, stop]
     default: start
   job:
-    description: For the action plugin. The folder that V(start) made.
+    description: For the action plugin. The directory that V(start) created.
     type: path
   offset:
-    description: For the action plugin. Bytes of the output that were read before.
+    description: For the action plugin. Bytes of the output that were already read.
     type: int
     default: 0
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+requirements:
+  - setsid of util-linux and timeout of GNU coreutils, where the command runs
+notes:
+  - An action plugin of the same name shows the lines, so the module needs no C(async) or C(poll).
+  - The command runs in a session of its own, with everything that it starts, and is stopped with it. If the
+    playbook is interrupted (Ctrl-C), the command is stopped when O(seconds) have passed.
+  - It runs in check mode too, because it must only read.
+seealso:
+  - module: ansible.builtin.command
+extends_documentation_fragment: [screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- name: Follow the api's log
+- name: Follow the api's log for half a minute
   screen_flow.live.follow:
     argv: [docker, compose, logs, --follow, --no-color, api]
     chdir: /opt/screen-flow
     match: WebSocket
     seconds: 30
+
+- name: Show the kernel's messages of the next ten seconds
+  screen_flow.live.follow:
+    argv: [dmesg, --follow-new]
+    seconds: 10
 """
 
 RETURN = r"""
 lines:
-  description: The lines that were shown, each cut to 300 characters, secrets and e-mail addresses taken out.
+  description: The lines that were shown, each cut to 300 characters, without secrets and e-mail addresses.
   type: list
   elements: str
   returned: always
+  sample: ['INFO: "WebSocket /ws/cv-processing" [accepted]', "INFO: connection open"]
 """
 
 import contextlib
@@ -69,8 +80,8 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -78,35 +89,49 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.evidence.document import redact
 
 PREFIX = "follow-"
-# Bounded by itself, and its folder goes with it, also when nobody comes back for it.
+LINGER_SECONDS = 30  # for the last read after the command's end
+START_SECONDS = 10
+# The script leads a session and its process group, and writes its id before the command starts, so that a
+# later stop finds the whole group. timeout stays in that group (--foreground); the script stops what the
+# command leaves running.
 SCRIPT = """
-job=$1 seconds=$2; shift 2
-timeout "$seconds" "$@" >"$job/output" 2>&1
-touch "$job/ended"
-sleep 30
+job=$1 seconds=$2 linger=$3; shift 3
+exec </dev/null >"$job/output" 2>&1
+{ echo $$ >"$job/pid.new" && mv "$job/pid.new" "$job/pid"; } || exit
+timeout --foreground --kill-after=5 "$seconds" "$@"
+trap '' TERM
+kill -TERM 0
+trap - TERM
+touch "$job/ended" || exit
+sleep "$linger"
 rm -rf "$job"
 """
 
 
-def start(argv: list[str], chdir: str | None, seconds: int) -> Path:
-    """Start the command in a session of its own and return the folder that its output goes to."""
+def start(module: AnsibleModule, argv: list[str], chdir: str | None, seconds: int) -> Path:
+    """Start the command in a session of its own; return the directory that holds its output and its id."""
+    setsid = module.get_bin_path("setsid", required=True)
     job = Path(tempfile.mkdtemp(prefix=PREFIX))
-    (job / "output").touch()
-    child = subprocess.Popen(  # noqa: S603
-        ["/bin/sh", "-c", SCRIPT, "follow", str(job), str(seconds), *argv],
+    script = [SCRIPT, "follow", str(job), str(seconds), str(LINGER_SECONDS), *argv]
+    module.run_command(
+        [setsid, "--fork", "/bin/sh", "-c", *script],
+        check_rc=True,
         cwd=chdir,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        expand_user_and_vars=False,
     )
-    (job / "pid").write_text(str(child.pid))
+    deadline = time.monotonic() + START_SECONDS
+    while not (job / "pid").exists():
+        if time.monotonic() > deadline:
+            # Without the directory a script that is late ends before it starts the command.
+            shutil.rmtree(job, ignore_errors=True)
+            module.fail_json(msg=f"`{argv[0]}` did not start within {START_SECONDS} s; run it again.")
+        time.sleep(0.01)
     return job
 
 
 def read(job: Path, offset: int, match: str) -> tuple[list[str], int, bool]:
-    """Return the whole lines after `offset`, redacted; the new offset; and whether that was all."""
-    # Asked first: what is printed between the two looks is then read by the next one.
+    """Return the complete lines after `offset`, redacted; the new offset; and whether that was the last."""
+    # Checked before the read, so that output in between is left to the next call.
     ended = (job / "ended").exists()
     with (job / "output").open("rb") as output:
         output.seek(offset)
@@ -118,8 +143,9 @@ def read(job: Path, offset: int, match: str) -> tuple[list[str], int, bool]:
 
 
 def stop(job: Path) -> None:
-    """End the command if it still runs, and remove its folder."""
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ended by itself
+    """Stop the command with everything that it started, and remove the directory."""
+    # Either is missing if the command's time is over: the script removes its directory itself.
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         os.killpg(int((job / "pid").read_text()), signal.SIGTERM)
     shutil.rmtree(job, ignore_errors=True)
 
@@ -140,16 +166,15 @@ def main() -> None:
     )
     inputs = module.params
     if inputs["seconds"] <= 0:
-        module.fail_json(msg=f"seconds is {inputs['seconds']}; give a number above 0.")
+        module.fail_json(msg=f"seconds is {inputs['seconds']}: give a number above 0.")
     try:
         re.compile(inputs["match"])
     except re.error as error:
-        module.fail_json(msg=f"match is '{inputs['match']}': {error}; give a regular expression.")
+        module.fail_json(msg=f"match is '{inputs['match']}' ({error}): give a regular expression.")
+    if inputs["chdir"] and not os.access(inputs["chdir"], os.X_OK):
+        module.fail_json(msg=f"chdir is '{inputs['chdir']}': give a directory that exists on the server.")
     if inputs["phase"] == "start":
-        try:
-            job = start(inputs["argv"], inputs["chdir"], inputs["seconds"])
-        except OSError as error:
-            module.fail_json(msg=f"chdir is '{inputs['chdir']}', and nothing can be run there: {error}.")
+        job = start(module, inputs["argv"], inputs["chdir"], inputs["seconds"])
         module.exit_json(changed=False, job=str(job), lines=[])
     job = Path(inputs["job"])
     if inputs["phase"] == "stop":
@@ -158,7 +183,9 @@ def main() -> None:
     try:
         lines, offset, ended = read(job, inputs["offset"], inputs["match"])
     except FileNotFoundError:
-        module.fail_json(msg=f"{job} is gone: somebody cleared the server's temporary folder. Run it again.")
+        module.fail_json(
+            msg=f"{job} was removed from the server's temporary directory meanwhile; run it again."
+        )
     module.exit_json(changed=False, lines=lines, offset=offset, ended=ended)
 
 

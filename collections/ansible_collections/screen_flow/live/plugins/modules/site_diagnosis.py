@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: make a diagnosis of the evidence, for people and for machines."""
+"""Ansible module: diagnose the site from the evidence, as text and as data."""
 
 from __future__ import annotations
 
@@ -7,45 +7,23 @@ DOCUMENTATION = r"""
 module: site_diagnosis
 short_description: Name the layers at fault, the causes and the remedies
 description:
-  - Makes a document of what M(screen_flow.live.site_evidence_server) and
-    M(screen_flow.live.site_evidence_edge) gathered, and reasons over it.
+  - Combines what M(screen_flow.live.site_evidence_server) and M(screen_flow.live.site_evidence_edge)
+    collected into one document, and applies the rules to it.
   - Fails when there are findings, unless O(final) is false and a second look may explain them.
 options:
-  server:
-    description: The first module's evidence; empty where the server could not be reached.
-    type: dict
-    required: true
-  edge:
-    description: The second module's evidence.
-    type: dict
-    required: true
-  expected:
-    description: What the inventory says of the site.
-    type: dict
-    required: true
-  site:
-    description: The site's URL.
-    type: str
-    required: true
   unreachable:
-    description: Why the server could not be reached; empty where it was.
+    description: Why the server could not be reached; empty when it was.
     type: str
     default: ""
   final:
-    description: Whether this is the last look; a first one leaves open what a moment may explain.
+    description: Whether this is the last look; a first one does not judge what may be temporary.
     type: bool
     default: true
   path:
-    description: Where to write diagnosis and evidence as JSON. Its folder must exist. Empty for nowhere.
+    description: File for diagnosis and evidence as JSON. Its folder must exist. By default none is written.
     type: path
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
-attributes:
-  idempotent:
-    support: full
-    details: The file is a record of this run, not a part of the site, so writing it is no change.
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.evidence, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -62,15 +40,16 @@ RETURN = r"""
 diagnosis:
   description: >-
     Whether the site is V(healthy); V(findings), root cause first, each with rule, layer, cause, remedy and
-    page; what is V(missing) of the evidence and why; V(unsettled), and what is V(waiting) for that.
+    page; which evidence is V(missing) and why; why the stack is V(unsettled), and the findings that are
+    therefore V(waiting) for a second look.
   type: dict
   returned: always
 look_again:
-  description: Whether something was seen that a deployment under way, or a single failure, may explain.
+  description: Whether a deployment in progress, or a single failure, may explain what was found.
   type: bool
   returned: always
 text:
-  description: The same for people.
+  description: The diagnosis as text for a terminal.
   type: str
   returned: always
 """
@@ -81,18 +60,17 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.diagnosis.rules import as_record, diagnose, say
-from ..module_utils.evidence.document import FORMAT
+from ..module_utils.diagnosis.engine import diagnose
+from ..module_utils.diagnosis.rules import RULES
+from ..module_utils.diagnosis.text import as_record, describe
+from ..module_utils.evidence.document import DOCUMENT_SPEC, Missing, document_of
 
 
 def main() -> None:
-    """Entry point: reason, write, say."""
+    """Entry point: diagnose, write the file, return."""
     module = AnsibleModule(
         argument_spec={
-            "server": {"type": "dict", "required": True},
-            "edge": {"type": "dict", "required": True},
-            "expected": {"type": "dict", "required": True},
-            "site": {"type": "str", "required": True},
+            **DOCUMENT_SPEC,
             "unreachable": {"type": "str", "default": ""},
             "final": {"type": "bool", "default": True},
             "path": {"type": "path"},
@@ -100,11 +78,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    server = {"ssh": {"missing": given["unreachable"]}} if given["unreachable"] else given["server"]
-    document = {"format": FORMAT, "expected": given["expected"], "server": server, "edge": given["edge"]}
-    diagnosis = diagnose(document, again=given["final"])
+    if given["unreachable"]:
+        given["server"] = {"ssh": Missing(given["unreachable"], "unreachable").datum()}
+    document = document_of(given)
+    diagnosis = diagnose(document, RULES, again=given["final"])
     look_again = not given["final"] and bool(diagnosis.waiting)
-    record, text = as_record(diagnosis), say(diagnosis)
+    record, text = as_record(diagnosis), describe(diagnosis)
     if given["path"] and not module.check_mode and not look_again:
         written = {
             "site": given["site"],

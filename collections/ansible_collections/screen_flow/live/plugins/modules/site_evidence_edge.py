@@ -1,19 +1,21 @@
 #!/usr/bin/python
-"""Ansible module: gather from outside what is to be known of the site, all at once and within a deadline."""
+"""Ansible module: collect the evidence of the site from outside, all at once and within a deadline."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_evidence_edge
-short_description: Gather evidence of the site from outside
+short_description: Collect evidence of the site from outside
 description:
-  - Asks DNS, the edge, the page with its scripts, the origin's address, and Cloudflare's API, all at once.
-  - Each datum is V({"value"&colon; ...}) or V({"missing"&colon; "why"}); a question that hangs becomes the
-    latter.
-  - O(targets) has one called V(edge), the way of a visitor; those whose names begin with V(origin) go past
-    the edge.
-  - Only reads. A token that may read is enough; without one the zone's data are missing.
+  - Queries DNS, the edge, the page with its scripts, the origin's address, and Cloudflare's API, all at once.
+  - Each datum is V({"value"&colon; ...}) or V({"missing"&colon; "why", "reason"&colon; "an enum"}); a query
+    that hangs becomes the latter.
+  - Only reads. A token with read permissions is enough; without one the zone's data are missing.
 options:
+  targets:
+    description: >-
+      What to probe; the one called V(edge) connects as a visitor does, those whose names start with V(origin)
+      bypass the edge.
   url:
     description: The site's public URL.
     type: str
@@ -23,7 +25,7 @@ options:
     type: str
     required: true
   address:
-    description: Where the edge is; empty asks DNS.
+    description: Address of the edge; empty to resolve the URL's host.
     type: str
     default: ""
   port:
@@ -34,11 +36,11 @@ options:
     description: PEM file of the authorities to trust for the edge; empty for the system's.
     type: path
   api_token:
-    description: Cloudflare API token; empty leaves the zone unasked. It appears in no output.
+    description: Cloudflare API token; without one the zone is not read. It appears in no output.
     type: str
     default: ""
   api_base_url:
-    description: Where Cloudflare's API is.
+    description: URL of Cloudflare's API.
     type: str
     default: https://api.cloudflare.com/client/v4
   zone:
@@ -46,25 +48,22 @@ options:
     type: str
     default: ""
   timeout:
-    description: Seconds for each question.
+    description: Seconds for each query.
     type: float
     default: 5
   deadline:
-    description: Seconds after which the module answers with what it has.
+    description: Seconds after which the module returns what it has.
     type: float
     default: 6
 requirements:
   - cloudflare
   - websocket-client
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- name: Gather evidence from outside
+- name: Collect evidence from outside
   screen_flow.live.site_evidence_edge:
     url: https://www.example.com
     websocket_path: /api/v1/cv-processing/ws/
@@ -74,17 +73,17 @@ EXAMPLES = r"""
     zone: example.com
     api_token: "{{ vault_cloudflare_zone_api_token }}"
   delegate_to: localhost
-  register: evidence
+  register: edge
 """
 
 RETURN = r"""
 evidence:
-  description: The part C(edge) of the evidence document. Each is a datum; its value is described.
+  description: The part C(edge) of the evidence document. Each is a datum, whose value is described here.
   type: dict
   returned: always
   contains:
     resolved:
-      description: The addresses that visitors are led to.
+      description: The addresses that visitors connect to.
       type: list
     probes:
       description: Results of M(screen_flow.live.site_probe) by target.
@@ -92,24 +91,24 @@ evidence:
     page:
       description: >-
         V(status), V(location), V(server), V(hsts), V(scripts) and those V(unread), whether it opens
-        V(sockets), the addresses V(insecure) that begin with ws://, whether V(rocket_loader) rewrote it, the
-        V(date) that the origin says and when it was V(asked), in Unix seconds.
+        V(sockets) and V(reconnects), the V(insecure) URLs that start with ws://, whether V(rocket_loader)
+        rewrote it, the V(date) header and when it was V(asked) for, in Unix seconds.
       type: dict
     socket_path:
       description: V(status) and CF-Cache-Status (V(cache)) of a plain GET below the WebSocket path.
       type: dict
     token:
-      description: Whether the token is V(ok), its V(status) (active, expired, disabled, refused, unknown),
-        and why.
+      description: Whether the token is V(ok), and its V(status) (active, expired, disabled, refused,
+        unknown).
       type: dict
     settings:
       description: Value by setting of the zone.
       type: dict
     dns:
-      description: Records of the site's name, each with type, name, content and proxied.
+      description: DNS records of the site's name, each with type, name, content and proxied.
       type: list
     rules:
-      description: Rules by phase (cache, config, compression), as Cloudflare has them.
+      description: Rules by phase (cache, config, compression), as Cloudflare returns them.
       type: dict
     origin_pulls:
       description: Whether Authenticated Origin Pulls are on, V(zone) and V(global).
@@ -118,13 +117,14 @@ evidence:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cloudflare.client import API_BASE_URL, require_sdk
+from ..module_utils.cloudflare.client import API_BASE_URL
+from ..module_utils.cloudflare.module import require_sdk
 from ..module_utils.evidence.edge import Options, gather_edge
-from ..module_utils.probe.websocket import TARGET_SPEC
+from ..module_utils.probe.target import TARGET_SPEC, read_targets
 
 
 def main() -> None:
-    """Entry point: read the parameters, gather, hand over."""
+    """Entry point: read the options, collect, return."""
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
@@ -142,12 +142,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     require_sdk(module)
-    try:
-        evidence = gather_edge(Options(**{**module.params, "ca_file": module.params["ca_file"] or None}))
-    except ValueError as error:
-        module.fail_json(msg=str(error))
-    # Threads that still wait for an answer die with the process.
-    module.exit_json(changed=False, evidence=evidence)
+    given = module.params
+    targets = read_targets(module, given["timeout"])
+    options = Options(**{**given, "targets": targets, "ca_file": given["ca_file"] or None})
+    # Threads that are still waiting end with the process.
+    module.exit_json(changed=False, evidence=gather_edge(options))
 
 
 if __name__ == "__main__":

@@ -1,37 +1,32 @@
 #!/usr/bin/python
-"""Ansible module: gather on the server what is to be known of the site, all at once and within a deadline."""
+"""Ansible module: collect the evidence of the site on its server, all at once and within a deadline."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_evidence_server
-short_description: Gather evidence of the site on its server
+short_description: Collect evidence of the site on its server
 description:
-  - Asks services, nginx, certificate, containers, Redis, worker, api, disks, firewall and logs, all at once.
-  - Each datum is V({"value"&colon; ...}) or V({"missing"&colon; "why"}); a question that hangs becomes the
-    latter.
-  - Changes nothing. One event, the canary, is published to the probe's own person, whom nobody else is.
+  - Queries services, nginx, certificate, containers, Redis, worker, api, disks, firewall and logs, all at
+    once.
+  - Each datum is V({"value"&colon; ...}) or V({"missing"&colon; "why", "reason"&colon; "an enum"}); a query
+    that hangs becomes the latter.
+  - Changes nothing, except that one event, the canary, is published to O(user_id), which only probes use.
 options:
+  targets:
+    description: What to probe; the one called V(api) is also the socket that receives the canary.
   websocket_path:
     description: Path under which sockets are served, with a slash at both ends.
     type: str
     required: true
   user_id:
-    description: The probe's person.
+    description: User id that is reserved for probes.
     type: str
     default: site-check
   server_name:
     description: Host name that nginx serves.
     type: str
     required: true
-  origin:
-    description: Origin header of the probe.
-    type: str
-    required: true
-  cookie:
-    description: Cookie header of the probe, V(name=value). It appears in no output.
-    type: str
-    default: ""
   api_port:
     description: Port of the api on 127.0.0.1.
     type: int
@@ -53,46 +48,44 @@ options:
     type: float
     default: 5
   deadline:
-    description: Seconds after which the module answers with what it has.
+    description: Seconds after which the module returns what it has.
     type: float
     default: 7
 requirements:
+  - psutil (Debian's python3-psutil)
   - websocket-client (Debian's python3-websocket)
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- name: Gather evidence on the server
+- name: Collect evidence on the server
   screen_flow.live.site_evidence_server:
     targets:
       - name: api
         url: ws://127.0.0.1:8000/api/v1/cv-processing/ws/site-check
+        origin: https://www.example.com
     websocket_path: /api/v1/cv-processing/ws/
     server_name: www.example.com
-    origin: https://www.example.com
     control_time: "{{ now(utc=true).timestamp() }}"
-  register: evidence
+  register: server
 """
 
 RETURN = r"""
 evidence:
-  description: The part C(server) of the evidence document. Each is a datum; its value is described.
+  description: The part C(server) of the evidence document. Each is a datum, whose value is described here.
   type: dict
   returned: always
   contains:
     clock:
-      description: V(server) and V(control), Unix seconds at the module's run and at the control node before
-        it.
+      description: V(server) and V(control), the clocks of the server and of the control node, in Unix
+        seconds.
       type: dict
     services:
-      description: For nginx and docker, V(installed), V(active) and V(result) as systemd has them.
+      description: For nginx and docker, V(installed), V(active) and V(result), as systemd reports them.
       type: dict
     nginx_test:
-      description: V(ok) of C(nginx -t), and the lines that it V(says) when not.
+      description: V(ok) of C(nginx -t), and its V(error) when it failed.
       type: dict
     nginx_config:
       description: >-
@@ -104,7 +97,7 @@ evidence:
       type: dict
     nginx_loaded:
       description: >-
-        V(workers), V(loaded) (when nginx read its configuration last, Unix seconds), the files V(changed)
+        V(workers), V(loaded) (when nginx last read its configuration, Unix seconds), the files V(changed)
         since, and V(newest), the time of the newest file.
       type: dict
     listening:
@@ -116,41 +109,46 @@ evidence:
     certificate:
       description: >-
         V(file), V(not_before) and V(not_after) in Unix seconds, V(names), V(issuer), V(self_signed),
-        V(key_fits), V(fingerprint) (SHA-256), and V(shown), the fingerprint of what nginx shows, or null.
+        V(key_matches), V(fingerprint) (SHA-256), and V(served), the fingerprint of the certificate that nginx
+        serves, or null.
       type: dict
     containers:
       description: >-
-        By service, V(id), V(pid), V(image), V(state), V(health), V(health_says), V(exit_code),
-        V(out_of_memory), V(restarts), V(started), V(finished), and of its environment
-        V(variables) that are no secrets.
+        By service, V(id), V(pid), V(image), V(state), V(health), V(health_output), V(redis_code) (the code
+        with which Redis refused the health check, or null), V(exit_code), V(out_of_memory), V(restarts),
+        V(started), V(finished), and the non-secret V(variables) of its environment.
       type: dict
     deploying:
-      description: Command lines that change the compose project at this moment.
+      description: Command lines that are changing the compose project at this moment.
       type: list
     ready:
-      description: Status of V(healthz) and V(readyz), null without an answer, and what the latter V(says).
+      description: >-
+        Statuses of V(healthz) and V(readyz), null without a response, and V(redis_code), the code of the
+        Redis error that the latter reports, or null.
       type: dict
     upstream:
       description: >-
-        Each V(server) that nginx passes sockets to, as its configuration names it, with the V(status) that it
-        gives to C(GET /healthz), or null and the V(error).
+        Each V(server) that nginx passes sockets to, as its configuration names it, with the V(status) of
+        C(GET /healthz) there, or null and the V(error).
       type: list
     refused:
-      description: How many requests nginx turned away within the last hour, by reason.
+      description: How many requests nginx refused within the last hour, by reason.
       type: dict
     probes:
       description: Results of M(screen_flow.live.site_probe) by target.
       type: dict
     redis:
-      description: The answer to V(ping), and chosen lines of V(info).
+      description: The reply to V(ping), its error V(code) (such as WRONGPASS, or null), and fields of
+        V(info).
       type: dict
     worker:
-      description: Seconds since a worker was V(seen), null for never, and how many jobs are V(waiting).
+      description: Seconds since a worker was last V(seen), null for never, and how many jobs are V(waiting).
       type: dict
     canary:
       description: >-
-        The channel that the worker V(published_on), the channels that the api V(listened_to), V(received_ms)
-        or null, and the publisher's V(error).
+        The channel that the worker V(published_on), the channels that the api is V(subscribed_to),
+        V(received_ms) or null, the publisher's V(error), and V(redis_code), the code of the Redis error
+        behind it, or null.
       type: dict
     disk:
       description: Of each file system V(path), V(size) and V(free) in bytes, and V(inodes_free), a share.
@@ -159,35 +157,75 @@ evidence:
       description: Of nginx's fullest worker and of the api, V(open) files and their V(limit).
       type: dict
     firewall:
-      description: The kernel's rules as C(nft --json list ruleset) has them.
+      description: The kernel's rules, as C(nft --json list ruleset) prints them.
       type: dict
     nginx_log:
       description: Last V(lines) of the error log, redacted, and its V(age) in seconds.
       type: dict
     app_logs:
-      description: Last lines of each container's log, redacted.
+      description: >-
+        By service, the last V(lines) of its log, redacted, and V(redis_code), the code with which Redis
+        refused it by the newest of them, or null.
       type: dict
     sockets:
       description: Connections that the api's container has on its port and its unix socket.
       type: int
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.evidence.server import Options, gather_server
-from ..module_utils.probe.websocket import TARGET_SPEC
+from ..module_utils.evidence import host, nginx
+from ..module_utils.evidence.certificate import certificate
+from ..module_utils.evidence.document import Datum
+from ..module_utils.evidence.gather import Deadline, Once, gather_with_group
+from ..module_utils.evidence.stack import MEMBERS, ready, stack
+from ..module_utils.probe.stages import probe_by_name
+from ..module_utils.probe.target import TARGET_SPEC, Target, read_targets
+
+
+def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Datum]:
+    """Return the server's part of the evidence document; `given` are the module's options."""
+    deadline = Deadline(given["deadline"])
+    name, https_port, timeout = given["server_name"], given["https_port"], given["timeout"]
+    api = next(target for target in targets if target.name == "api")
+    configuration = Once(lambda: nginx.read_configuration(name, given["websocket_path"]))
+    return gather_with_group(
+        {
+            "clock": lambda: host.clock(given["control_time"]),
+            "services": lambda: host.services(deadline),
+            "nginx_test": lambda: nginx.test(deadline),
+            "nginx_config": lambda: configuration().settings,
+            "nginx_loaded": lambda: nginx.loaded(configuration),
+            "listening": host.listening,
+            "certificate": lambda: certificate(configuration, name, https_port, deadline),
+            "stack": lambda: stack(given["compose_dir"], api, given["user_id"], deadline),
+            "deploying": host.deploying,
+            "ready": lambda: ready(given["api_port"], timeout),
+            "upstream": lambda: nginx.upstream(configuration, timeout),
+            "probes": lambda: probe_by_name(targets),
+            "disk": host.disk,
+            "files": lambda: nginx.files(configuration),
+            "firewall": lambda: host.firewall(deadline),
+            "nginx_log": nginx.log,
+            "refused": nginx.refused,
+            "addresses": lambda: host.addresses(deadline),
+        },
+        "stack",
+        MEMBERS,
+        deadline,
+    )
 
 
 def main() -> None:
-    """Entry point: read the parameters, gather, hand over."""
+    """Entry point: read the options, collect, return."""
     module = AnsibleModule(
         argument_spec={
             "targets": {"type": "list", "elements": "dict", "required": True, "options": TARGET_SPEC},
             "websocket_path": {"type": "str", "required": True},
             "user_id": {"type": "str", "default": "site-check"},
             "server_name": {"type": "str", "required": True},
-            "origin": {"type": "str", "required": True},
-            "cookie": {"type": "str", "default": "", "no_log": True},
             "api_port": {"type": "int", "default": 8000},
             "https_port": {"type": "int", "default": 443},
             "compose_dir": {"type": "path", "default": "/opt/screen-flow"},
@@ -197,12 +235,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        evidence = gather_server(Options(**module.params))
-    except ValueError as error:
-        module.fail_json(msg=str(error))
-    # Threads that still wait for an answer die with the process.
-    module.exit_json(changed=False, evidence=evidence)
+    given = module.params
+    targets = read_targets(module, given["timeout"])
+    if "api" not in {target.name for target in targets}:
+        module.fail_json(msg="targets has no target called api; add it: the canary is received there.")
+    # Threads that are still waiting end with the process.
+    module.exit_json(changed=False, evidence=gather_server(given, targets))
 
 
 if __name__ == "__main__":

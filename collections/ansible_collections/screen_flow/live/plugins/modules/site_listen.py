@@ -1,18 +1,19 @@
 #!/usr/bin/python
-"""Ansible module: hold one socket open, as a browser does, and say what comes over it."""
+"""Ansible module: hold one socket open, as a browser does, and report what arrives."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_listen
-short_description: Listen on a socket for pong, heartbeat and canary
+short_description: Wait on a socket for pong, heartbeat and canary
 description:
-  - Opens one socket, sends V(ping) once, and then is silent, so that the api has to send its heartbeat.
-  - Ends when everything came, or at O(deadline). What did not come is a finding, not a failure of the task.
-  - Nothing is changed anywhere, so check mode listens as well.
+  - Opens one socket, sends V(ping) once and nothing after that, so that the api has to send its heartbeat.
+  - Ends when everything has arrived, or at O(deadline). What did not arrive is a result, not a failure of the
+    task.
+  - Changes nothing, so check mode listens as well.
 options:
   nonce:
-    description: The word that tells our canary from others; see M(screen_flow.live.site_canary).
+    description: Identifies this run's canary; see M(screen_flow.live.site_canary).
     type: str
     required: true
   heartbeat:
@@ -25,11 +26,8 @@ options:
     required: true
 requirements:
   - websocket-client
-extends_documentation_fragment:
-  - screen_flow.live.probe.single
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe.single, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -47,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 listened:
-  description: A datum of the evidence document; its value is described.
+  description: A datum of the evidence document, whose value is described here.
   type: dict
   returned: always
   contains:
@@ -63,10 +61,10 @@ listened:
     canary_ms:
       description: >-
         Milliseconds from the canary's entry into Redis, by the server's clock, to its arrival here, by this
-        machine's; null when it did not come.
+        machine's; null when it did not arrive.
       type: float
     ended:
-      description: How the socket ended before everything had come, in one sentence; else empty.
+      description: How the socket ended before everything had arrived, in one sentence; else empty.
       type: str
 """
 
@@ -76,19 +74,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.evidence.document import Datum
-from ..module_utils.probe.websocket import (
-    TARGET_SPEC,
-    Result,
-    StageError,
-    Target,
-    connect,
-    read_target,
-    resolve,
-    silence,
-    start_tls,
-    upgrade,
-)
+from ..module_utils.evidence.document import Datum, Missing
+from ..module_utils.probe.stages import Result, StageError, open_socket, since, timeout_message
+from ..module_utils.probe.target import TARGET_SPEC, Target, read_target
 
 try:
     import websocket
@@ -102,18 +90,16 @@ def listen(target: Target, nonce: str, heartbeat: bool, deadline: float) -> Datu
     opening = start + min(target.limit, deadline)
     result = Result(target.name, target.url)
     try:
-        connection = connect(resolve(target), result, opening)
-        connection.settimeout(max(0.1, opening - time.monotonic()))
-        client = upgrade(
-            start_tls(connection, target, result.address) if target.secure else connection, target, result
-        )
+        client = open_socket(target, result, opening)
     except StageError as error:
-        return {"missing": f"no socket was open: {error}"}
-    except (TimeoutError, OSError) as error:
-        where = result.address or target.address
-        return {"missing": f"no socket was open: {error or silence('http', where, target.limit)}"}
+        return Missing(f"no socket was open: {error}", error.reason).datum()
+    except TimeoutError:
+        message = timeout_message("http", result.address or target.address, target.limit)
+        return Missing(f"no socket was open: {message}", "timeout").datum()
+    except OSError as error:
+        return Missing(f"no socket was open: {error}.", "closed").datum()
     found: dict[str, Any] = {
-        "opened_ms": _since(start),
+        "opened_ms": since(start),
         "pong_ms": None,
         "heartbeat_seconds": None,
         "canary_ms": None,
@@ -125,40 +111,36 @@ def listen(target: Target, nonce: str, heartbeat: bool, deadline: float) -> Datu
         client.send("ping")
         while any(found[name] is None for name in wanted) and time.monotonic() - start < deadline:
             client.settimeout(max(0.1, start + deadline - time.monotonic()))
-            _note(found, client.recv(), sent, nonce)
+            _record(found, client.recv(), sent, nonce)
     except websocket.WebSocketTimeoutException:
-        pass  # the deadline; what did not come is null
+        pass  # the deadline; what did not arrive is null
     except (websocket.WebSocketException, OSError) as error:
-        # Its own text may hold headers.
+        # Its own text may contain headers.
         found["ended"] = f"the socket ended after {time.monotonic() - start:.0f} s ({type(error).__name__})."
     finally:
         client.shutdown()
     return {"value": found}
 
 
-def _since(start: float) -> float:
-    return round((time.monotonic() - start) * 1000, 1)
-
-
-def _note(found: dict[str, Any], message: str | bytes, sent: float, nonce: str) -> None:
-    """Note a message's arrival."""
+def _record(found: dict[str, Any], message: str | bytes, sent: float, nonce: str) -> None:
+    """Record a message's arrival."""
     arrived = time.time()
     try:
         event = json.loads(message)
         kind = event["type"]
     except (ValueError, TypeError, KeyError):
-        return  # somebody else's; the checks say what did not come
+        return  # not one of these; the checks report what did not arrive
     if kind == "pong" and found["pong_ms"] is None:
-        found["pong_ms"] = _since(sent)
+        found["pong_ms"] = since(sent)
     elif kind == "heartbeat" and found["heartbeat_seconds"] is None:
         found["heartbeat_seconds"] = round(time.monotonic() - sent, 1)
     elif event.get("nonce") == nonce:
-        # Redis' ids begin with its clock in milliseconds.
+        # Redis's ids start with its clock in milliseconds.
         found["canary_ms"] = round(arrived * 1000 - int(str(event["id"]).partition("-")[0]), 1)
 
 
 def main() -> None:
-    """Entry point: listen, hand over."""
+    """Entry point: listen, return."""
     module = AnsibleModule(
         argument_spec={
             "target": {"type": "dict", "required": True, "options": TARGET_SPEC},
@@ -173,9 +155,8 @@ def main() -> None:
         target = read_target(given["target"], given["deadline"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=False, listened=listen(target, given["nonce"], given["heartbeat"], given["deadline"])
-    )
+    listened = listen(target, given["nonce"], given["heartbeat"], given["deadline"])
+    module.exit_json(changed=False, listened=listened)
 
 
 if __name__ == "__main__":

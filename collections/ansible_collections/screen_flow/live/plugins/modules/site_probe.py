@@ -1,18 +1,18 @@
 #!/usr/bin/python
-"""Ansible module: probe places that should answer a WebSocket, all at once, and say how far each one gets."""
+"""Ansible module: probe WebSocket and HTTP endpoints at once, and report how far each connection gets."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_probe
-short_description: Say how far a connection to a WebSocket gets
+short_description: Report how far a connection to a WebSocket gets
 description:
-  - Walks the way of a browser's socket, stage by stage. V(dns) finds the address, V(tcp) connects, V(tls)
-    shakes hands, V(http) asks for the upgrade and wants 101, V(pong) sends V(ping) and wants
+  - Connects as a browser's socket does, stage by stage. V(dns) resolves the name, V(tcp) connects, V(tls)
+    does the handshake, V(http) requests the upgrade and expects 101, V(pong) sends V(ping) and expects
     V({"type":"pong"}).
-  - All targets are probed at the same time, so one that hangs does not hold up the others.
-  - A target that does not answer is a finding, not a failure of the task; read RV(ok) and RV(results).
-  - Nothing is changed anywhere, so check mode probes as well.
+  - All targets are probed at the same time, so one that hangs does not delay the others.
+  - A target that does not answer is a result, not a failure of the task; check RV(ok) and RV(results).
+  - Changes nothing, so check mode probes as well.
 options:
   deadline:
     description: Seconds after which a target without a result has failed, whatever its own timeout.
@@ -20,15 +20,12 @@ options:
     default: 10
 requirements:
   - websocket-client (Debian's python3-websocket) where a WebSocket URL is probed beyond V(tls)
-extends_documentation_fragment:
-  - screen_flow.live.probe
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: [screen_flow.live.probe, screen_flow.live.attributes.read_only]
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- name: Probe the api and the nginx before it
+- name: Probe the api and the nginx in front of it
   screen_flow.live.site_probe:
     targets:
       - name: api
@@ -40,7 +37,7 @@ EXAMPLES = r"""
   register: probe
   failed_when: not probe.ok
 
-- name: Ask whether the origin answers TLS
+- name: Probe whether the origin answers TLS
   screen_flow.live.site_probe:
     targets:
       - name: nginx
@@ -53,7 +50,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ok:
-  description: Whether every target got to its last stage.
+  description: Whether every target reached its last stage.
   type: bool
   returned: always
 msg:
@@ -61,7 +58,7 @@ msg:
   type: str
   returned: always
 results:
-  description: What was found, in the order of O(targets).
+  description: The results, in the order of O(targets).
   type: list
   elements: dict
   returned: always
@@ -76,19 +73,25 @@ results:
       description: The address and port that were connected to, or tried last; empty before that.
       type: str
     ok:
-      description: Whether the last stage asked for was reached and passed.
+      description: Whether the requested last stage was reached and passed.
       type: bool
     stage:
       description: The stage at which the probe ended; where RV(results[].ok) is false, the one that failed.
       type: str
+    reason:
+      description: >-
+        Why that stage failed (V(no_address), V(refused), V(unreachable), V(ca_file), V(certificate),
+        V(not_tls), V(tls), V(closed), V(not_http), V(status), V(timeout), V(no_library), V(internal)); empty
+        on success.
+      type: str
     error:
-      description: What was seen at that stage, in one sentence; empty when all went well.
+      description: The same as a sentence; empty on success.
       type: str
     status:
-      description: The HTTP status, or null when none came.
+      description: The HTTP status, or null without a response.
       type: int
     server:
-      description: The Server header, which tells who answered; empty when there was none.
+      description: The Server header of the response; empty without one.
       type: str
     close_code:
       description: The WebSocket close code that the server sent, or null.
@@ -106,11 +109,12 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.probe.websocket import TARGET_SPEC, can_upgrade, probe, read_target
+from ..module_utils.probe.stages import can_upgrade, probe
+from ..module_utils.probe.target import TARGET_SPEC, read_targets
 
 
 def main() -> None:
-    """Entry point: read the parameters, probe, report."""
+    """Entry point: read the options, probe, return."""
     module = AnsibleModule(
         argument_spec={
             "targets": {
@@ -126,16 +130,13 @@ def main() -> None:
     deadline = module.params["deadline"]
     if deadline <= 0:
         module.fail_json(msg=f"deadline is {deadline:g}; give seconds above 0.")
-    try:
-        targets = [read_target(values, deadline) for values in module.params["targets"]]
-    except ValueError as error:
-        module.fail_json(msg=str(error))
+    targets = read_targets(module, deadline)
     needs_library = any(target.is_websocket and target.until in ("http", "pong") for target in targets)
-    # A dry run of a bare host goes as far as it can without.
+    # On a bare host, check mode goes as far as it can without the library.
     if needs_library and not can_upgrade() and not module.check_mode:
         module.fail_json(
             msg=f"websocket-client is missing for {sys.executable}: on a server, Debian's package "
-            "is python3-websocket, and ansible-playbook playbooks/origin.yml --tags site_check installs it."
+            "is python3-websocket; ansible-playbook playbooks/origin.yml --tags site_check installs it."
         )
     results = probe(targets)
     module.exit_json(

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: sign the short session with which an operator probes the site."""
+"""Ansible module: sign a short session for probing the site."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ description:
   - Reads the key that the api accepts for probes only, and signs a session (a JWT, HS256) that ends after
     O(lifetime). The key does not leave the server.
   - RV(cookie) is a secret. Register it with C(no_log=true).
-  - Never fails for want of a key or of the library, because C(no_log) would hide the reason. It says why in
-    RV(problem), and RV(cookie) is empty.
+  - Does not fail without a key or the library, because C(no_log) would hide the reason. RV(problem) has it
+    then, and RV(cookie) is empty.
 options:
   key_file:
     description: File on the server whose first line is the key.
     type: path
     required: true
   subject:
-    description: Whose session it is. The api accepts the key for subjects that begin with V(site-check) only.
+    description: The session's user. The api accepts the key only for subjects that start with V(site-check).
     type: str
     default: site-check
   lifetime:
@@ -27,10 +27,8 @@ options:
     default: 120
 requirements:
   - PyJWT (Debian's python3-jwt)
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
-author:
-  - screen-flow developers (@screen-flow)
+extends_documentation_fragment: screen_flow.live.attributes.read_only
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
@@ -47,7 +45,7 @@ cookie:
   type: str
   returned: always
 problem:
-  description: Why there is no cookie, in one sentence with the remedy; empty when there is one.
+  description: Why there is no cookie, with the remedy; empty when there is one.
   type: str
   returned: always
 """
@@ -66,7 +64,7 @@ COOKIE = "__Host-screen-flow"
 
 
 class NoSessionError(Exception):
-    """There is no session; the text is the sentence for the user."""
+    """No session can be signed; the text is the sentence for the user."""
 
 
 def read_key(path: Path) -> str:
@@ -75,15 +73,15 @@ def read_key(path: Path) -> str:
         key = path.read_text(encoding="ascii").partition("\n")[0].strip()
     except OSError as error:
         raise NoSessionError(
-            f"the probe key {path} can't be read ({error.strerror}): role app_stack makes it; run as root."
+            f"the probe key {path} can't be read ({error.strerror}): role app_stack creates it; run as root."
         ) from error
     except UnicodeDecodeError as error:
         raise NoSessionError(
-            f"the probe key {path} is not text: let role app_stack make a new one."
+            f"the probe key {path} is not text: remove it and let role app_stack create a new one."
         ) from error
     if not key:
         raise NoSessionError(
-            f"the probe key {path} is empty: remove it and let role app_stack make a new one."
+            f"the probe key {path} is empty: remove it and let role app_stack create a new one."
         )
     return key
 
@@ -95,7 +93,7 @@ def sign(key: str, subject: str, lifetime: int, now: int) -> str:
 
 
 def main() -> None:
-    """Entry point: read the key, sign, hand over."""
+    """Entry point: read the key, sign, return."""
     module = AnsibleModule(
         argument_spec={
             # The name of a file is no secret, though Ansible's heuristics take "key" for one.
@@ -109,7 +107,7 @@ def main() -> None:
     try:
         if jwt is None:
             raise NoSessionError(
-                "PyJWT is missing on the server, so the probes had no session: "
+                "PyJWT is missing on the server, so the probes have no session: "
                 "ansible-playbook playbooks/origin.yml --tags site_check installs it."
             )
         key = read_key(Path(module.params["key_file"]))

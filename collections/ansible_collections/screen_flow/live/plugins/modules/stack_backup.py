@@ -1,72 +1,96 @@
 #!/usr/bin/python
-"""Ansible module: save what the compose project knows (Redis and uploads) to one file, and put it back."""
+"""Ansible module: save Redis's data and the uploads of the compose project to one file, and restore them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: stack_backup
-short_description: Save Redis' data and the uploads to one file, or put them back
+short_description: Save Redis's data and the uploads to one file, or restore them
 description:
-  - V(saved) copies both while the project runs. Every job that the copy of Redis knows has its upload in the
-    file, because uploads are looked through before and after Redis' data are copied.
-  - Redis' data are its append-only files, as its manifest lists them; they are copied again when Redis
-    changed that list meanwhile. Redis is not asked for anything, so this works while it is down, too.
-  - V(restored) checks the whole file first. Then it puts the new data beside the old, swaps them, and
-    removes the old. Redis, api and worker must be stopped.
-  - Stopped halfway, V(saved) leaves no file, and V(restored) is done by running it again.
+  - O(state=saved) copies both while the project runs. The archive has the upload of every job that its copy
+    of Redis contains, because the uploads are copied before and again after Redis's data.
+  - Redis's data are its append-only files, as its manifest lists them. They are copied again if Redis
+    changes the manifest meanwhile. No command is sent to Redis, so it may be down.
+  - O(state=restored) validates the whole archive first. Then it writes the new data in the same file
+    systems, swaps them with the old, and removes the old.
 options:
   archive:
-    description: The file on the server, a tar.gz. Its folder must exist.
+    description: The archive on the host, a C(tar.gz) file. Its directory must exist.
     type: path
     required: true
   redis_dir:
-    description: Redis' data folder on the server; the mount point of its volume.
+    description: Redis's data directory on the host, usually the mount point of its volume.
     type: path
     required: true
   uploads_dir:
-    description: The folder of the uploads on the server.
+    description: Directory of the uploads on the host.
     type: path
     required: true
   state:
-    description: What to do.
+    description: V(saved) writes O(archive), V(restored) replaces the data with it.
     type: str
     choices: [saved, restored]
     required: true
-extends_documentation_fragment:
-  - screen_flow.live.attributes.read_only
+requirements:
+  - Python 3.11 or later on the host
+  - Redis 7.0 or later with C(appendonly yes), whose append-only files have a manifest
+notes:
+  - For O(state=restored), Redis and all services that use the uploads must be stopped.
+  - An interrupted O(state=saved) leaves no archive; an interrupted O(state=restored) is completed by
+    another run.
+  - The archive holds personal data, so only its owner can read it. It must not be modified; every file in
+    it is verified by its SHA-256.
+seealso:
+  - module: community.docker.docker_compose_v2
+  - module: ansible.builtin.fetch
+extends_documentation_fragment: [screen_flow.live.attributes.read_only]
 attributes:
   check_mode:
     support: full
-    details: V(restored) checks the file and changes nothing.
+    details: O(state=restored) validates the archive and changes nothing.
   idempotent:
     support: none
-    details: Each save is another moment's data; each restore replaces what is there.
-author:
-  - screen-flow developers (@screen-flow)
+    details: Each save is the data of another moment; each restore replaces the current data.
+author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
 - name: Save Redis and the uploads
   screen_flow.live.stack_backup:
     archive: /var/backups/screen-flow.tar.gz
-    redis_dir: /var/lib/docker/volumes/screen-flow_redis/_data
-    uploads_dir: /var/lib/docker/volumes/screen-flow_uploads/_data
+    redis_dir: &redis /var/lib/docker/volumes/screen-flow_redis/_data
+    uploads_dir: &uploads /var/lib/docker/volumes/screen-flow_uploads/_data
     state: saved
+
+- name: Stop the project
+  community.docker.docker_compose_v2:
+    project_src: /opt/screen-flow
+    state: stopped
+
+- name: Restore them
+  screen_flow.live.stack_backup:
+    archive: /var/backups/screen-flow.tar.gz
+    redis_dir: *redis
+    uploads_dir: *uploads
+    state: restored
 """
 
 RETURN = r"""
 time:
-  description: When the data were saved, ISO 8601 in UTC.
+  description: When the data were saved, in UTC, as in ISO 8601. Empty for a save in check mode.
   type: str
-  returned: always
+  returned: success
+  sample: "2026-11-24T19:00:00+00:00"
 files:
   description: Number of files in the archive, without its own list.
   type: int
-  returned: always
+  returned: success
+  sample: 42
 bytes:
-  description: Size of these files together.
+  description: Total size of these files.
   type: int
-  returned: always
+  returned: success
+  sample: 18350080
 """
 
 import datetime
@@ -86,13 +110,13 @@ LIST = "backup.json"
 FORMAT = 1
 AOF = "appendonlydir"
 MANIFEST = "appendonly.aof.manifest"
-TRIES = 5  # a rewrite of the append-only files takes seconds at most while they are copied
+ATTEMPTS = 5  # a rewrite of the append-only files lasts seconds at most
 NEW = ".restoring"
 OLD = ".replaced"
 
 
 class BackupError(Exception):
-    """It can't be done; the text is the sentence for the user."""
+    """The backup failed; the text is the sentence for the user."""
 
 
 def digest(path: Path) -> str:
@@ -102,7 +126,7 @@ def digest(path: Path) -> str:
 
 
 def copy_uploads(source: Path, target: Path) -> None:
-    """Copy the files that are not there yet. One that goes away meanwhile was processed: its job is done."""
+    """Copy the files that the target lacks. One that disappears meanwhile belongs to a finished job."""
     target.mkdir(exist_ok=True)
     for file in source.iterdir():
         if file.is_file() and not file.is_symlink() and not (target / file.name).exists():
@@ -113,16 +137,17 @@ def copy_uploads(source: Path, target: Path) -> None:
 
 
 def copy_redis(source: Path, target: Path) -> None:
-    """Copy the append-only files that belong together; raises BackupError."""
+    """Copy a consistent set of append-only files; raises BackupError."""
     folder = source / AOF
-    for _ in range(TRIES):
+    for _ in range(ATTEMPTS):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         try:
             manifest = (folder / MANIFEST).read_bytes()
         except FileNotFoundError:
             raise BackupError(
-                f"{folder / MANIFEST} is not there: Redis has not run yet, or redis_dir is another folder."
+                f"{folder / MANIFEST} does not exist: Redis has not run yet, or redis_dir is not its data "
+                "directory."
             ) from None
         try:
             # file NAME seq NUMBER type b|i|h; the newest comes last, so the copy ends with the newest change.
@@ -134,11 +159,11 @@ def copy_redis(source: Path, target: Path) -> None:
                 return
         except FileNotFoundError:
             continue  # Redis replaced it meanwhile
-    raise BackupError(f"Redis rewrote its files {TRIES} times while they were copied; try again in a minute.")
+    raise BackupError(f"Redis rewrote its files during each of {ATTEMPTS} copies; run again in a minute.")
 
 
 def save(archive: Path, redis_dir: Path, uploads_dir: Path) -> dict[str, Any]:
-    """Write the archive in one step and return its list; raises BackupError or OSError."""
+    """Write the archive atomically and return its list; raises BackupError or OSError."""
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".backup-") as name:
         folder = Path(name)
         copy_uploads(uploads_dir, folder / "uploads")
@@ -162,55 +187,61 @@ def save(archive: Path, redis_dir: Path, uploads_dir: Path) -> dict[str, Any]:
 
 
 def unpack(archive: Path, folder: Path) -> dict[str, Any]:
-    """Unpack the archive, compare each file with its list, and return that; raises BackupError."""
+    """Unpack the archive, verify each file by its list, and return the list; raises BackupError."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            # Nothing but files, and none outside of the folder: also where Python has no filters yet.
+            # Only files, and none outside the folder: also for a Python without extraction filters.
             for member in tar.getmembers():
                 if not member.isfile() or ".." in PurePosixPath(member.name).parts or member.name[0] == "/":
-                    raise BackupError(f"{archive} holds {member.name}, which no backup of ours does.")
+                    raise BackupError(
+                        f"{archive} contains {member.name}, so it is not a backup; use a file that "
+                        "backup.yml wrote."
+                    )
                 member.mode, member.uid, member.gid, member.uname, member.gname = 0o600, 0, 0, "", ""
                 tar.extract(member, folder)
         listed: dict[str, Any] = json.loads((folder / LIST).read_text())
         if listed["format"] != FORMAT:
-            raise BackupError(f"{archive} has format {listed['format']}; this release reads {FORMAT}.")
+            raise BackupError(
+                f"{archive} has format {listed['format']}, this release reads format {FORMAT}; restore it "
+                "with the release that wrote it."
+            )
         found = {
             str(file.relative_to(folder)): digest(file)
             for file in folder.rglob("*")
             if file.is_file() and file != folder / LIST
         }
     except FileNotFoundError as error:
-        raise BackupError(f"{error.filename} is not there; give a file that backup.yml wrote.") from None
+        raise BackupError(f"{error.filename} does not exist; use a file that backup.yml wrote.") from None
     except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as error:
-        raise BackupError(f"{archive} can't be read as a backup ({error}); give another.") from error
+        raise BackupError(f"{archive} can't be read as a backup ({error}); use another.") from error
     if found != listed["files"]:
         wrong = sorted(name for name, _ in set(found.items()) ^ set(listed["files"].items()))
-        raise BackupError(f"{archive} is damaged, {wrong[0]} is not what was saved; give another.")
+        raise BackupError(f"{archive} is damaged: {wrong[0]} differs from what was saved; use another.")
     return listed
 
 
-def put(source: Path, target: Path, owner: os.stat_result) -> None:
-    """Copy a folder to `target`, for the owner of the data that were there."""
+def copy_for(owner: os.stat_result, source: Path, target: Path) -> None:
+    """Replace `target` by a copy of a folder that belongs to `owner`."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(mode=0o700)
     if source.is_dir():  # an archive without uploads has no such folder
         for file in source.iterdir():
-            # Not its time: the worker removes uploads that are older than a day.
+            # Without its time: the worker removes uploads that are older than a day.
             shutil.copy(file, target / file.name)
     for path in (target, *target.iterdir()):
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def restore(archive: Path, redis_dir: Path, uploads_dir: Path, check: bool) -> dict[str, Any]:
-    """Put the archive's data in place of what is there; return its list. Raises BackupError or OSError."""
+    """Replace the data by the archive's and return its list; raises BackupError or OSError."""
     with tempfile.TemporaryDirectory(dir=redis_dir, prefix=".backup-") as name:
         listed = unpack(archive, Path(name))
         if check:
             return listed
         owner = redis_dir.stat()
-        # Beside the old ones first: a full disk must show before anything is replaced.
-        put(Path(name) / "redis", redis_dir / f"{AOF}{NEW}", owner)
-        put(Path(name) / "uploads", uploads_dir / NEW, owner)
+        # Written before the old data are touched: a full disk must fail here.
+        copy_for(owner, Path(name) / "redis", redis_dir / f"{AOF}{NEW}")
+        copy_for(owner, Path(name) / "uploads", uploads_dir / NEW)
     old = redis_dir / f"{AOF}{OLD}"
     shutil.rmtree(old, ignore_errors=True)
     if (redis_dir / AOF).exists():
@@ -237,21 +268,23 @@ def main() -> None:
         supports_check_mode=True,
     )
     inputs, check = module.params, module.check_mode
-    places = Path(inputs["archive"]), Path(inputs["redis_dir"]), Path(inputs["uploads_dir"])
-    for name, place in zip(("archive", "redis_dir", "uploads_dir"), places, strict=True):
-        folder = place.parent if name == "archive" else place
+    paths = Path(inputs["archive"]), Path(inputs["redis_dir"]), Path(inputs["uploads_dir"])
+    for name, path in zip(("archive", "redis_dir", "uploads_dir"), paths, strict=True):
+        folder = path.parent if name == "archive" else path
         if not folder.is_dir():
-            module.fail_json(msg=f"{name} is '{place}', but {folder} is no folder; give one that is there.")
+            module.fail_json(
+                msg=f"{name} is '{path}', but the directory {folder} does not exist: use one that does."
+            )
     done: dict[str, Any] = {"time": "", "files": {}, "bytes": 0}
     try:
         if inputs["state"] == "restored":
-            done = restore(*places, check)
+            done = restore(*paths, check)
         elif not check:
-            done = save(*places)
+            done = save(*paths)
     except BackupError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}. Mend that, and run it again.")
+        module.fail_json(msg=f"{error.filename}: {error.strerror}. Correct that and run again.")
     done.pop("format", None)
     module.exit_json(changed=True, **(done | {"files": len(done["files"])}))
 

@@ -1,8 +1,6 @@
-"""What the Cloudflare modules share: the client, its arguments, and every failure as a sentence.
+"""A client of Cloudflare's API: the SDK's connection, retries and time-outs, and failures with a reason.
 
-The client is the official SDK reduced to its raw verbs. Its typed results mislead (a setting that it does not
-know comes back as a foreign class), and it raises nothing for `success: false` or for HTML under HTTP 200.
-Error codes: Cloudflare's API reference, and what its API was seen to answer.
+docs/decisions/0021 lists which parts of the SDK are used, and why the others are not.
 """
 
 from __future__ import annotations
@@ -12,230 +10,167 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+from .errors import (
+    RETRIES,
+    TOKEN_STATUS,
+    TOKENS_PAGE,
+    Call,
+    CloudflareFailure,
+    ErrorEntry,
+    Reason,
+    Refusal,
+    Reply,
+    classify,
+    error_entries,
+    failure,
+    invalid_input,
+    unexpected_response,
+)
 
-SDK_PROBLEM: str | None = None
+# The other files import from here what errors.py defines.
+__all__ = [
+    "API_BASE_URL",
+    "SDK_IMPORT_ERROR",
+    "TOKENS_PAGE",
+    "Call",
+    "CloudflareApi",
+    "CloudflareFailure",
+    "Reason",
+    "Refusal",
+    "Zone",
+    "invalid_input",
+]
+
+SDK_IMPORT_ERROR: str | None = None
 try:
     import cloudflare
     import httpx
 except ImportError:
-    SDK_PROBLEM = traceback.format_exc()
+    SDK_IMPORT_ERROR = traceback.format_exc()
 
 API_BASE_URL = "https://api.cloudflare.com/client/v4"
-# What fails by no fault of ours is tried three times; the SDK waits up to 8 s between two tries.
-RETRIES = 2
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 30.0
-# Cloudflare's rate limit blocks for 5 minutes; its documentation says so, not each of its answers.
-BLOCK_SECONDS = 300
+CONNECT_TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 30.0
 
-# The token is malformed or not known. 9109 and 10000 are also said of a valid token without permission.
-TOKEN_CODES = {1000, 6111, 9103, 9106, 9109, 10000}
-# The zone's id leads nowhere.
-ROUTE_CODES = {7000, 7003}
-PLAN_CODE = 1015
-
-# What a token's verification says of one that is good.
-ACTIVE = "active"
-TOKENS_PAGE = "dash.cloudflare.com/profile/api-tokens"
 ZONE_NAME = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 )
-ZONE_ID = re.compile(r"[0-9a-f]{32}")
-
-
-class CloudflareFailure(Exception):
-    """A call did not succeed; the text is the sentence for the user: what, why, and the remedy.
-
-    `codes` are Cloudflare's own error codes, `status` the answer's; empty and 0 where no answer came.
-    `missing` names the permissions that the token, known to be valid, lacks for it.
-    """
-
-    def __init__(
-        self,
-        sentence: str,
-        codes: frozenset[int] = frozenset(),
-        status: int = 0,
-        missing: Sequence[str] = (),
-    ) -> None:
-        super().__init__(sentence)
-        self.codes = codes
-        self.status = status
-        self.missing = missing
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request, and what a person needs to be told when it is refused."""
-
-    method: str
-    path: str
-    what: str
-    """The purpose as a verb phrase: "read zone setting ssl"."""
-    needs: str
-    """The token's permission for it, as Cloudflare names it: "Zone Settings Write"."""
-    query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
-    refusals: Mapping[int, str] = field(default_factory=dict)
-    """Cloudflare's error code -> cause and remedy, for codes that mean something only here."""
-    retries: int = RETRIES
-    """How often it is sent again when no answer tells whether it was done; 0 for what must happen once."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer, whatever it holds."""
-
-    status: int
-    text: str
-    content_type: str = ""
-    retry_after: str = ""
-
-    def asked_wait(self) -> int:
-        """Return for how many seconds Cloudflare asks to wait; its rate limit's whole block where untold."""
-        return int(self.retry_after) if self.retry_after.isdecimal() else BLOCK_SECONDS
-
-    def envelope(self) -> dict[str, Any] | None:
-        """Return Cloudflare's JSON object {success, errors, messages, result}, or None when it is none."""
-        try:
-            content = json.loads(self.text)
-        except ValueError:
-            return None
-        return content if isinstance(content, dict) and "success" in content else None
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A zone: its id (32 hexadecimal digits), its name, and its state in Cloudflare's words."""
+    """A zone: its id (32 hexadecimal digits), its name, and its status as Cloudflare names it."""
 
     id: str
     name: str
     status: str = "active"
 
 
-def api_arguments() -> dict[str, dict[str, Any]]:
-    """Return the argument spec that all Cloudflare modules have in common."""
-    return {
-        "api_token": {
-            "type": "str",
-            "required": True,
-            "no_log": True,
-            "fallback": (env_fallback, ["CLOUDFLARE_API_TOKEN"]),
-        },
-        "api_base_url": {"type": "str", "default": API_BASE_URL},
-        "zone": {"type": "str"},
-        "zone_id": {"type": "str"},
-        "wait_seconds": {"type": "int", "default": 900},
-        "progress_file": {"type": "path"},
-    }
-
-
-# How the two arguments for the zone exclude each other: keywords for AnsibleModule.
-ZONE_RULES: dict[str, Any] = {
-    "required_one_of": [("zone", "zone_id")],
-    "mutually_exclusive": [("zone", "zone_id")],
-}
-
-
-def check_access(token: str, base_url: str) -> None:
-    """Raise CloudflareFailure for a token or address that must not be sent or can't work."""
-    # http:// would show the token to everybody on the way, except on this machine (an emulator).
+def validate_base_url(base_url: str) -> None:
+    """Raise CloudflareFailure for an address that is not a URL, or not encrypted."""
     url = urlsplit(base_url)
     if not url.hostname or url.scheme not in ("https", "http"):
-        raise CloudflareFailure(f"api_base_url is '{base_url}': give a URL such as {API_BASE_URL}.")
+        raise invalid_input(f"api_base_url is '{base_url}': give a URL such as {API_BASE_URL}.")
+    # http:// is for an emulator on this machine.
     if url.scheme == "http" and not is_loopback(url.hostname):
-        raise CloudflareFailure(
-            f"api_base_url is '{base_url}', which would send the API token unencrypted: give an https:// URL."
+        raise invalid_input(
+            f"api_base_url is '{base_url}', which would send requests unencrypted: give an https:// URL."
         )
+
+
+def validate_token(token: str) -> None:
+    """Raise CloudflareFailure for text that can't be a token."""
     if not token:
-        raise CloudflareFailure(
-            f"api_token is empty: make a token at {TOKENS_PAGE} and give it, or set CLOUDFLARE_API_TOKEN."
+        raise invalid_input(
+            f"api_token is empty: create a token at {TOKENS_PAGE} and set it, or set CLOUDFLARE_API_TOKEN."
         )
     if not re.fullmatch(r"[!-~]+", token):
-        raise CloudflareFailure(
+        raise invalid_input(
             "api_token holds a space, a line break or another character that no token has: give the token "
             "alone, without quotes and without the word Bearer."
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine."""
+    """Return whether a host name or address is this machine's."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def keep_rate_limit(response: httpx.Response) -> None:
-    """Let the SDK hand on a 429 at once: it would wait unseen, and never longer than 60 s."""
+def return_rate_limit(response: httpx.Response) -> None:
+    """Stop the SDK from retrying a 429 itself: it would wait silently, and never longer than 60 s."""
     if response.status_code == 429:
         response.headers["x-should-retry"] = "false"
 
 
 class CloudflareApi:
-    """Cloudflare's v4 API for one token. Every method raises CloudflareFailure and nothing else.
+    """Cloudflare's v4 API, for one token or, with None, for what is public.
 
-    `wait_seconds` bounds what all its calls together wait for the rate limit; `tell` is given a sentence
+    Every method raises CloudflareFailure and nothing else. `timeout` is for one response, in seconds.
+    `wait_seconds` bounds what all its calls together wait for the rate limit; `notify` receives a sentence
     before each wait.
     """
 
     def __init__(
         self,
-        token: str,
+        token: str | None,
         base_url: str = API_BASE_URL,
         wait_seconds: float = 0,
-        tell: Callable[[str], None] = lambda sentence: None,
-        answer_seconds: float | None = None,
+        notify: Callable[[str], None] = lambda message: None,
+        timeout: float | None = None,
     ) -> None:
-        check_access(token, base_url)
+        validate_base_url(base_url)
+        if token is not None:
+            validate_token(token)
         self.base_url = base_url
         self.calls = 0
-        """How many requests were sent, those again not counted."""
-        self._patience = wait_seconds
-        self._tell = tell
-        self._answer_seconds = answer_seconds or ANSWER_SECONDS
+        """Number of requests, retries not counted."""
+        self._may_wait = wait_seconds > 0
+        self._wait_left = wait_seconds
+        self._notify = notify
+        self._timeout = timeout or TIMEOUT_SECONDS
         self._client = cloudflare.Cloudflare(
-            api_token=token,
             base_url=base_url,
             max_retries=RETRIES,
-            timeout=httpx.Timeout(self._answer_seconds, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(self._timeout, connect=CONNECT_TIMEOUT_SECONDS),
             http_client=cloudflare.DefaultHttpxClient(
-                # A redirect would turn a PATCH into a GET; it says that the address is wrong.
+                # A redirect would turn a PATCH into a GET; it means that the address is wrong.
                 follow_redirects=False,
-                event_hooks={"response": [keep_rate_limit]},
+                event_hooks={"response": [return_rate_limit]},
             ),
         )
-        # The SDK also reads these from the environment and then drops the token without a word.
+        # The SDK also reads credentials from the environment, and prefers an e-mail address to the token.
+        self._client.api_token = token
         self._client.api_email = self._client.api_key = self._client.user_service_key = None
-        self._token_is_good = False
+        self._headers = {} if token else {"Authorization": cloudflare.Omit()}
+        self._token_is_valid = False
 
     def call(self, call: Call) -> Any:
-        """Return the answer's `result`."""
+        """Return the response's `result`."""
         reply = self._send(call)
         envelope = reply.envelope()
         if envelope is not None and envelope["success"] is True and reply.status < 300:
-            self._token_is_good = True
+            self._token_is_valid = True
             return envelope.get("result")
-        errors = error_list(envelope)
-        codes = frozenset(code for code, _ in errors)
-        # Only then does Cloudflare's answer leave open whether the token is bad or merely lacks a permission.
-        token_status = self._token_status() if doubts_token(call, reply, codes) else ""
-        raise CloudflareFailure(
-            explain(call, reply, errors, token_status, self.base_url),
-            codes,
-            reply.status,
-            [call.needs] if token_status == ACTIVE else (),
-        )
+        errors = error_entries(envelope)
+        reason = classify(call, reply, errors)
+        if reason is Reason.TOKEN_UNVERIFIED:
+            reason = self._verify_token()
+        raise self._failure(call, reply, errors, reason)
 
-    def graphql(self, query: str, variables: Mapping[str, Any], what: str, needs: str) -> dict[str, Any]:
-        """Return the `data` of an answer of the GraphQL API, which has an envelope of its own."""
-        call = Call("post", "/graphql", what, needs, body={"query": query, "variables": dict(variables)})
+    def graphql(
+        self, query: str, variables: Mapping[str, Any], purpose: str, permission: str
+    ) -> dict[str, Any]:
+        """Return the `data` of a response of the GraphQL API, which has an envelope of its own."""
+        body = {"query": query, "variables": dict(variables)}
+        call = Call("post", "/graphql", purpose, permission, body=body)
         reply = self._send(call)
         try:
             content = json.loads(reply.text)
@@ -245,73 +180,86 @@ class CloudflareApi:
         if isinstance(data, dict) and not errors and reply.status < 300:
             return data
         if isinstance(content, dict) and errors and reply.envelope() is None:
-            said = "; ".join(str(error.get("message")) for error in errors if isinstance(error, dict))
+            messages = "; ".join(str(error.get("message")) for error in errors if isinstance(error, dict))
             raise CloudflareFailure(
-                f"Can't {what}: Cloudflare's GraphQL API says: {said}. If that is about access, add the "
-                f"permission {needs} for this zone to the token at {TOKENS_PAGE}."
+                f"Can't {purpose}: Cloudflare's GraphQL API returned: {messages}. If that is about access, "
+                f"add the permission {permission} for this zone to the token at {TOKENS_PAGE}.",
+                Reason.REJECTED,
+                status=reply.status,
             )
-        raise CloudflareFailure(explain(call, reply, error_list(reply.envelope()), "", self.base_url))
+        entries = error_entries(reply.envelope())
+        raise self._failure(call, reply, entries, classify(call, reply, entries))
+
+    def unexpected(self, purpose: str) -> CloudflareFailure:
+        """Return the failure for a `result` whose shape is not Cloudflare's."""
+        return unexpected_response(purpose, self.base_url)
 
     def find_zone(self, name: str) -> Zone:
         """Return the zone of that name."""
         # The name filter takes operators ("contains:"), so anything but a name must not get there.
         if not ZONE_NAME.fullmatch(name):
-            raise CloudflareFailure(
-                f"zone is '{name}': give a domain name in lower case, such as example.com."
-            )
-        what = f"find zone {name}"
-        zones = self.call(Call("get", "/zones", what, "Zone Read", query={"name": name}))
+            raise invalid_input(f"zone is '{name}': give a domain name in lower case, such as example.com.")
+        purpose = f"find zone {name}"
+        zones = self.call(Call("get", "/zones", purpose, "Zone Read", query={"name": name}))
         if not isinstance(zones, list) or not all(
             isinstance(zone, dict) and zone.get("id") for zone in zones
         ):
-            raise CloudflareFailure(unusable(what, self.base_url))
+            raise self.unexpected(purpose)
         if not zones:
             raise CloudflareFailure(
-                f"Zone {name} is unknown to Cloudflare or hidden from this API token: correct the name (it "
-                "is the domain as added to Cloudflare, not a host in it), or let the token include the zone "
-                "with the permission Zone Read."
+                f"Zone {name} does not exist at Cloudflare, or this API token can't see it: correct the name "
+                "(the domain as added to Cloudflare, not a host in it), or give the token the permission "
+                "Zone Read for the zone.",
+                Reason.NOT_FOUND,
             )
         if len(zones) > 1:
             ids = ", ".join(str(zone["id"]) for zone in zones)
             raise CloudflareFailure(
-                f"Zone {name} exists in {len(zones)} accounts: give zone_id, one of {ids}."
+                f"Zone {name} exists in {len(zones)} accounts: give zone_id, one of {ids}.", Reason.REJECTED
             )
         return Zone(str(zones[0]["id"]), name, str(zones[0].get("status", "active")))
 
-    def _token_status(self) -> str:
-        """Return active, disabled or expired; 'refused' for a token that is not known; '' when untold."""
-        if self._token_is_good:
-            return ACTIVE
+    def _failure(
+        self, call: Call, reply: Reply, errors: list[ErrorEntry], reason: Reason
+    ) -> CloudflareFailure:
+        found = failure(call, reply, errors, reason, self.base_url)
+        if reason is Reason.RATE_LIMITED and self._may_wait:
+            return found.with_message(f"{found} A larger wait_seconds would let the task wait for it.")
+        return found
+
+    def _verify_token(self) -> Reason:
+        """Return what a refusal means: PERMISSION for a valid token, else what is wrong with it."""
+        if self._token_is_valid:
+            return Reason.PERMISSION
         try:
             reply = self._send(Call("get", "/user/tokens/verify", "verify the API token", ""))
         except CloudflareFailure:
-            # The call that brought us here has its own sentence; without a verdict it names both causes.
-            return ""
+            return Reason.TOKEN_UNVERIFIED
         envelope = reply.envelope()
         if envelope is None:
-            return ""
+            return Reason.TOKEN_UNVERIFIED
         result = envelope.get("result")
         if envelope["success"] is True and isinstance(result, dict):
-            return str(result.get("status", ""))
-        return "refused" if reply.status in (400, 401, 403) else ""
+            return TOKEN_STATUS.get(str(result.get("status")), Reason.TOKEN_UNVERIFIED)
+        return Reason.TOKEN_UNKNOWN if reply.status in (400, 401, 403) else Reason.TOKEN_UNVERIFIED
 
     def _send(self, call: Call) -> Reply:
-        """Return the answer, after the waits for the rate limit that it took."""
+        """Return the response, after waiting for the rate limit as long as `wait_seconds` allows."""
         self.calls += 1
         while True:
             reply = self._send_once(call)
-            wait = reply.asked_wait()
-            if reply.status != 429 or wait > self._patience:
+            wait = reply.wait_seconds
+            if reply.status != 429 or wait > self._wait_left:
                 return reply
-            self._patience -= wait
-            self._tell(
-                f"Cloudflare's rate limit is reached: waiting {wait} s, as it asks, to {call.what}; then "
-                f"{self._patience:g} s of patience are left."
+            self._wait_left -= wait
+            self._notify(
+                f"Cloudflare's rate limit is reached: waiting {wait} s to {call.purpose}; "
+                f"{self._wait_left:g} s of wait_seconds remain."
             )
             time.sleep(wait)
 
     def _send_once(self, call: Call) -> Reply:
-        options = {"params": dict(call.query), "max_retries": call.retries}
+        options = {"params": dict(call.query), "max_retries": call.retries, "headers": self._headers}
         arguments: dict[str, Any] = {"cast_to": httpx.Response, "options": options}
         if call.body is not None:
             arguments["body"] = call.body
@@ -320,15 +268,16 @@ class CloudflareApi:
         except cloudflare.APIStatusError as error:
             response = error.response
         except cloudflare.APITimeoutError:
-            often = f", {call.retries + 1} times over" if call.retries else ""
             raise CloudflareFailure(
-                f"Can't {call.what}: {self.base_url} gave no answer in {self._answer_seconds:g} s{often}; "
-                "look at www.cloudflarestatus.com and at the network, then run again."
+                f"Can't {call.purpose}: no response from {self.base_url} in {self._timeout:g} s"
+                f"{call.attempts}; check www.cloudflarestatus.com and the network, then run again.",
+                Reason.UNREACHABLE,
             ) from None
         except cloudflare.APIConnectionError as error:
             raise CloudflareFailure(
-                f"Can't {call.what}: {self.base_url} can't be reached ({error.__cause__ or error}); check "
-                "network, DNS, proxy (HTTPS_PROXY), authorities (SSL_CERT_FILE) and api_base_url."
+                f"Can't {call.purpose}: can't connect to {self.base_url} ({error.__cause__ or error}); check "
+                "network, DNS, proxy (HTTPS_PROXY), CA certificates (SSL_CERT_FILE) and api_base_url.",
+                Reason.UNREACHABLE,
             ) from None
         headers = response.headers
         return Reply(
@@ -337,143 +286,3 @@ class CloudflareApi:
             headers.get("content-type", ""),
             headers.get("retry-after", ""),
         )
-
-
-def error_list(envelope: Mapping[str, Any] | None) -> list[tuple[int, str]]:
-    """Return the envelope's errors as (code, message), each followed by the ones that explain it."""
-    found: list[tuple[int, str]] = []
-
-    def collect(errors: object) -> None:
-        for error in errors if isinstance(errors, list) else []:
-            if isinstance(error, dict):
-                code = error.get("code")
-                found.append((code if isinstance(code, int) else 0, str(error.get("message", ""))))
-                collect(error.get("error_chain"))
-
-    collect((envelope or {}).get("errors"))
-    return found
-
-
-def doubts_token(call: Call, reply: Reply, codes: frozenset[int]) -> bool:
-    """Tell whether a refusal is about the token; False for plan limits, which also come as HTTP 401."""
-    if reply.envelope() is None or reply.status == 429 or codes & ({PLAN_CODE} | call.refusals.keys()):
-        return False
-    return reply.status in (401, 403) or bool(codes & TOKEN_CODES)
-
-
-def explain(
-    call: Call,
-    reply: Reply,
-    errors: list[tuple[int, str]],
-    token_status: str = "",
-    base_url: str = API_BASE_URL,
-) -> str:
-    """Return the sentence for an answer that is no success: what was tried, the cause, the remedy.
-
-    `token_status` counts when doubts_token() says so: active, disabled, expired, refused, or '' when untold.
-    """
-    codes = frozenset(code for code, _ in errors)
-    said = "; ".join(f"{message} (code {code})" if code else message for code, message in errors)
-    quoted = f" Cloudflare says: {said}." if said else ""
-    start = f"Can't {call.what}: "
-    if reply.status == 429:
-        return (
-            start + "Cloudflare's rate limit is reached (1200 requests in 5 minutes), and it asks for more "
-            f"waiting than wait_seconds has left; run again in {reply.asked_wait()} s, or raise wait_seconds."
-            + quoted
-        )
-    if reply.envelope() is None:
-        if reply.status >= 500:
-            return start + trouble(call, reply)
-        return unusable(call.what, base_url, reply)
-    for code in codes & call.refusals.keys():
-        return start + call.refusals[code] + quoted
-    if PLAN_CODE in codes:
-        return start + f"the zone's plan does not include it; leave it out or change the plan.{quoted}"
-    if doubts_token(call, reply, codes):
-        return start + token_cause(call.needs, token_status) + quoted
-    if reply.status == 404 or codes & ROUTE_CODES:
-        return start + f"Cloudflare knows nothing at {call.path}; correct zone_id or the name in it.{quoted}"
-    if reply.status >= 500:
-        return start + trouble(call, reply) + quoted
-    return (
-        start + f"Cloudflare refuses it (HTTP {reply.status}); correct what it names and run again.{quoted}"
-    )
-
-
-def token_cause(needs: str, status: str) -> str:
-    """Return cause and remedy for a refusal that is about the token, as far as its status is known."""
-    permit = f"add the permission {needs} for this zone to the token at {TOKENS_PAGE}"
-    renew = f"make a new one at {TOKENS_PAGE} and give it as api_token"
-    match status:
-        case "active":  # ACTIVE, which a pattern would take for a name
-            return f"the API token is valid but lacks a permission; {permit}."
-        case "expired" | "disabled":
-            return f"the API token is {status}; {renew}."
-        case "refused":
-            # A token that an account owns is unknown to this check as well.
-            return (
-                f"Cloudflare does not know the API token, which may be mistyped or deleted; {renew}. If an "
-                f"account owns the token and it is right, it lacks the permission {needs}."
-            )
-    return f"the API token is wrong or lacks a permission; {permit}, or {renew}."
-
-
-def trouble(call: Call, reply: Reply) -> str:
-    """Return cause and remedy for HTTP 5xx, after the retries."""
-    often = f", {call.retries + 1} times over" if call.retries else ""
-    return (
-        f"Cloudflare's API is in trouble (HTTP {reply.status}{often}); look at www.cloudflarestatus.com and "
-        "run again later."
-    )
-
-
-def unusable(what: str, base_url: str, reply: Reply | None = None) -> str:
-    """Return the sentence for an answer that is not Cloudflare's: HTML, a redirect, a foreign JSON shape."""
-    seen = ""
-    if reply:
-        title = re.search(r"<title[^>]*>([^<]{1,80})", reply.text, re.IGNORECASE)
-        kind = reply.content_type.partition(";")[0] or "no content type"
-        seen = f" (HTTP {reply.status}, {kind}" + (f", titled '{title[1].strip()}'" if title else "") + ")"
-    return (
-        f"Can't {what}: {base_url} answers, but not as Cloudflare's API does{seen}; correct api_base_url, or "
-        "look for a proxy or sign-in page in between."
-    )
-
-
-def require_sdk(module: AnsibleModule) -> None:
-    """Fail the module with the remedy when the SDK is not installed where it runs."""
-    if SDK_PROBLEM:
-        module.fail_json(msg=missing_required_lib("cloudflare"), exception=SDK_PROBLEM)
-
-
-def open_api(module: AnsibleModule) -> CloudflareApi:
-    """Return the client for the common arguments; raises CloudflareFailure."""
-    progress = module.params["progress_file"]
-
-    def tell(sentence: str) -> None:
-        module.warn(sentence)
-        if progress:
-            with Path(progress).open("a") as lines:
-                lines.write(sentence + "\n")
-
-    given = module.params
-    return CloudflareApi(given["api_token"], given["api_base_url"], given["wait_seconds"], tell)
-
-
-def open_zone(module: AnsibleModule) -> tuple[CloudflareApi, Zone]:
-    """Return client and zone for the common arguments; raises CloudflareFailure."""
-    api = open_api(module)
-    return api, zone_of(module, api)
-
-
-def zone_of(module: AnsibleModule, api: CloudflareApi) -> Zone:
-    """Return the zone for the common arguments; raises CloudflareFailure."""
-    zone_id = module.params["zone_id"]
-    if zone_id is None:
-        return api.find_zone(module.params["zone"])
-    if not ZONE_ID.fullmatch(zone_id):
-        raise CloudflareFailure(
-            f"zone_id is '{zone_id}': give the 32 hexadecimal digits of the zone's overview page."
-        )
-    return Zone(zone_id, zone_id)

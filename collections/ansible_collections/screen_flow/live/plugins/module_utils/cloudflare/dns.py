@@ -1,4 +1,4 @@
-"""The DNS records that lead visitors to one name: its A, AAAA and CNAME. All others are left alone."""
+"""The address records of one name: A, AAAA and CNAME. All other records are left alone."""
 
 from __future__ import annotations
 
@@ -6,69 +6,71 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .client import Call, CloudflareApi, CloudflareFailure, Zone, unusable
-from .resource import Thing
+from .client import Call, CloudflareApi, CloudflareFailure, Zone, invalid_input
+from .resource import Resource
 
-NEEDS = "DNS Write"
+PERMISSION = "DNS Write"
 TYPES = ("A", "AAAA", "CNAME")
-AUTOMATIC = 1  # the time to live of what is proxied: Cloudflare decides it
+AUTOMATIC_TTL = 1  # what Cloudflare gives every proxied record
 ATTEMPTS = 3
-# A record that the batch names is gone; one that it adds is there.
-CHANGED_CODES = {81044, 81053, 81054, 81057, 81058}
+# A record that the batch changes is gone, or one that it adds exists: another client wrote in between.
+CONFLICT_CODES = {81044, 81053, 81054, 81057, 81058}
 
 
-def check_dns(dns: Mapping[str, Any], zone: str) -> None:
-    """Raise CloudflareFailure for records that can't be, before anything is asked."""
-    kinds = [record["type"] for record in dns["records"]]
-    if "CNAME" in kinds and len(kinds) > 1:
-        raise CloudflareFailure(f"dns gives {dns['name']} a CNAME beside other records: give it alone.")
+def validate_dns(dns: Mapping[str, Any], zone: str) -> None:
+    """Raise CloudflareFailure for records that are not valid, before any request."""
+    types = [record["type"] for record in dns["records"]]
+    if "CNAME" in types and len(types) > 1:
+        raise invalid_input(
+            f"dns gives {dns['name']} a CNAME and other records: a CNAME must be the only one."
+        )
     for record in dns["records"]:
         try:
             address = ipaddress.ip_address(record["content"])
-            kind = "A" if address.version == 4 else "AAAA"
+            fitting = "A" if address.version == 4 else "AAAA"
         except ValueError:
-            kind = "CNAME"
-        if kind != record["type"]:
-            raise CloudflareFailure(
+            fitting = "CNAME"
+        if fitting != record["type"]:
+            raise invalid_input(
                 f"dns has the content '{record['content']}' for a record of type {record['type']}: A takes "
                 "an IPv4 address, AAAA an IPv6 address, CNAME a host name."
             )
     if zone and dns["name"] != zone and not dns["name"].endswith("." + zone):
-        raise CloudflareFailure(f"dns names '{dns['name']}': give a name in the zone {zone}.")
+        raise invalid_input(f"dns names '{dns['name']}': give a name in the zone {zone}.")
 
 
-def in_short(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a record is compared, the address in its one canonical form."""
+def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a record that are compared, the address in its canonical form."""
     content = str(record["content"]).lower().rstrip(".")
     if record["type"] in ("A", "AAAA"):
         content = str(ipaddress.ip_address(content))
     proxied = record.get("proxied") is not False
-    ttl = AUTOMATIC if proxied else record.get("ttl") or AUTOMATIC
+    ttl = AUTOMATIC_TTL if proxied else record.get("ttl") or AUTOMATIC_TTL
     return {"type": record["type"], "content": content, "proxied": proxied, "ttl": ttl}
 
 
-def in_order(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records in short and in one order, so that two lists compare."""
-    return sorted(map(in_short, records), key=lambda record: (record["type"], record["content"]))
+def sorted_records(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the compared fields of each record, in one order, so that two lists compare."""
+    return sorted(map(comparable, records), key=lambda record: (record["type"], record["content"]))
 
 
 def batch(
     name: str, found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the body that brings the records from found to wanted: all of it is done, or nothing.
+    """Return the body of one transaction that brings the records from found to wanted; empty for no change.
 
-    A record keeps its id where it can, and with it its comment and tags. One of another type is removed and
-    made anew, which Cloudflare does within one transaction, so the name is never without a record.
+    A record keeps its id where possible, and with it its comment and tags. A record whose type changes is
+    deleted and created within the transaction, so the name is never without a record.
     """
     spare, missing = list(found), []
     for record in wanted:
-        same = next((old for old in spare if in_short(old) == record), None)
+        same = next((old for old in spare if comparable(old) == record), None)
         spare.remove(same) if same else missing.append(record)
     patches, posts = [], []
     for record in missing:
         old = min(
             (old for old in spare if old["type"] == record["type"]),
-            key=lambda old: in_short(old)["content"] != record["content"],
+            key=lambda old: comparable(old)["content"] != record["content"],
             default=None,
         )
         if old:
@@ -89,30 +91,30 @@ class Dns:
         self._api = api
         self._path = f"/zones/{zone.id}/dns_records"
         self._name = str(wanted["name"])
-        self._wanted = in_order(wanted["records"])
+        self._wanted = sorted_records(wanted["records"])
         self._found: list[dict[str, Any]] = []
         self.warnings: list[str] = []
 
-    def read(self) -> list[Thing]:
+    def read(self) -> list[Resource]:
         """Read the name's records."""
         self._found = self._fetch()
-        return [Thing(f"DNS of {self._name}", in_order(self._found), self._wanted, self._write)]
+        return [Resource(f"DNS of {self._name}", sorted_records(self._found), self._wanted, self._write)]
 
-    def trials(self) -> list[Call]:
+    def permission_probes(self) -> list[Call]:
         """Return an empty batch."""
-        what = "try the permission to write DNS records"
-        return [Call("post", f"{self._path}/batch", what, NEEDS, body={"posts": []})]
+        purpose = "check the permission to write DNS records"
+        return [Call("post", f"{self._path}/batch", purpose, PERMISSION, body={"posts": []})]
 
     def state(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the records in the form of the module's argument."""
         return {"name": self._name, "records": values[f"DNS of {self._name}"]}
 
     def _fetch(self) -> list[dict[str, Any]]:
-        what = f"read the DNS records of {self._name}"
+        purpose = f"read the DNS records of {self._name}"
         query = {"name.exact": self._name, "per_page": "100"}
-        found = self._api.call(Call("get", self._path, what, NEEDS, query))
+        found = self._api.call(Call("get", self._path, purpose, PERMISSION, query))
         if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
-            raise CloudflareFailure(unusable(what, self._api.base_url))
+            raise self._api.unexpected(purpose)
         return [record for record in found if record.get("type") in TYPES]
 
     def _write(self) -> list[dict[str, Any]]:
@@ -120,13 +122,13 @@ class Dns:
             body = batch(self._name, self._found, self._wanted)
             if not body:
                 return self._wanted
-            what = f"write the DNS records of {self._name}"
+            purpose = f"write the DNS records of {self._name}"
             try:
-                self._api.call(Call("post", f"{self._path}/batch", what, NEEDS, body=body))
+                self._api.call(Call("post", f"{self._path}/batch", purpose, PERMISSION, body=body))
             except CloudflareFailure as failure:
-                if attempt == ATTEMPTS or not failure.codes & CHANGED_CODES:
+                if attempt == ATTEMPTS or not failure.codes & CONFLICT_CODES:
                     raise
-                self.warnings.append(f"Somebody else changed the DNS records of {self._name} meanwhile.")
+                self.warnings.append(f"Another client changed the DNS records of {self._name} meanwhile.")
                 self._found = self._fetch()
             else:
                 return self._wanted

@@ -1,4 +1,4 @@
-"""What a zone's kinds of things (settings, rules, DNS, Argo) have in common: compared, then written."""
+"""What a zone's resource types (settings, rules, DNS, Argo) have in common: compared first, then written."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from .client import Call, CloudflareFailure
 
 
 @dataclass
-class Thing:
-    """A managed thing: what it is now, what it should be, and how to make it so."""
+class Resource:
+    """Part of a zone: its value, the value it should have, and how to write that."""
 
     name: str
-    """As people name it: "setting ssl"."""
+    """As messages and results name it: "setting ssl"."""
     before: Any
     wanted: Any
     write: Callable[[], Any]
-    """Makes it so and returns what Cloudflare made of it; raises CloudflareFailure."""
-    locked: str = ""
-    """Why it can't be had, as a sentence; empty where it can."""
-    wrong: str = ""
-    """Why nobody can have it, as a sentence: there is no such thing."""
+    """Writes the wanted value and returns the one that Cloudflare stored; raises CloudflareFailure."""
+    locked: CloudflareFailure | None = None
+    """Why this zone can't have the wanted value."""
+    invalid: CloudflareFailure | None = None
+    """Why no zone can have it: Cloudflare has no such resource."""
     optional: bool = False
-    """A failure to write it is a warning, not an error."""
+    """Whether a failed write is a warning instead of an error."""
 
     @property
     def differs(self) -> bool:
@@ -33,8 +33,8 @@ class Thing:
         return bool(self.before != self.wanted)
 
     @property
-    def how(self) -> str:
-        """Return how it differs: "missing", "added" (there is more than should be) or "changed"."""
+    def difference(self) -> str:
+        """How it differs: "missing", "added" (there is more than wanted) or "changed"."""
         if self.before in (None, []):
             return "missing"
         if self.wanted in (None, []):
@@ -44,47 +44,43 @@ class Thing:
         return "changed"
 
 
-class Kind(Protocol):
-    """One kind of things of a zone. All methods raise CloudflareFailure."""
+class ResourceType(Protocol):
+    """One type of a zone's resources. All methods raise CloudflareFailure."""
 
     key: str
     """Its name in the module's arguments and results."""
     warnings: list[str]
 
-    def read(self) -> list[Thing]:
-        """Return its things in the order of writing."""
+    def read(self) -> list[Resource]:
+        """Return its resources in the order of writing."""
 
-    def trials(self) -> list[Call]:
-        """Return calls that write nothing, but are refused to a token that may not write."""
+    def permission_probes(self) -> list[Call]:
+        """Return requests that write nothing and are refused to a token without write permission."""
 
     def state(self, values: dict[str, Any]) -> Any:
-        """Return it in the form of the module's argument, from each thing's value by the thing's name."""
+        """Return the values, given by resource name, in the form of the module's argument."""
 
 
-class NotToBeHad(CloudflareFailure):
-    """The zone's plan, or Cloudflare itself, does not let the zone have it."""
-
-
-def one_line(value: Any) -> str:
-    """Return a value as people write it: text bare, the rest as JSON."""
+def to_text(value: Any) -> str:
+    """Return a value for a message: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def as_diff(header: str, before: Any, after: Any) -> dict[str, str]:
-    """Return the diff of one thing; a mapping has a line for each key, a list for each entry."""
+def make_diff(header: str, before: Any, after: Any) -> dict[str, str]:
+    """Return the diff of one resource; a mapping has a line for each key, a list for each entry."""
 
-    def text(value: Any) -> str:
+    def lines(value: Any) -> str:
         if value is None or value == []:
             return ""
         if isinstance(value, list):
-            return "".join(f"{one_line(item)}\n" for item in value)
+            return "".join(f"{to_text(item)}\n" for item in value)
         if isinstance(value, dict):
             return json.dumps(value, sort_keys=True, indent=2) + "\n"
-        return one_line(value) + "\n"
+        return to_text(value) + "\n"
 
     return {
         "before_header": header,
         "after_header": header,
-        "before": text(before),
-        "after": text(after),
+        "before": lines(before),
+        "after": lines(after),
     }

@@ -1,4 +1,4 @@
-"""A zone's settings, and Argo Smart Routing, which is one in all but its address."""
+"""A zone's settings, and Argo Smart Routing, a setting with an address of its own."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .client import PLAN_CODE, Call, CloudflareApi, CloudflareFailure, Zone, unusable
-from .resource import Thing, one_line
+from .client import Call, CloudflareApi, CloudflareFailure, Reason, Refusal, Zone, invalid_input
+from .resource import Resource, to_text
 
-PIN = "ssl_automatic_mode"
-NEEDS = "Zone Settings Write"
-LOCKED = "it is locked for this zone: the plan does not include it, or Cloudflare manages it"
-NO_VALUE = "it does not take that value; correct it in settings."
-LOCKED_CODES = {1024, 1025, 1057, PLAN_CODE}
-# What Cloudflare's error codes mean for a setting.
-REFUSALS = {
-    1006: "there is no setting of that name; correct it in settings.",
-    1007: NO_VALUE,
-    1008: NO_VALUE,
-    **dict.fromkeys(LOCKED_CODES, LOCKED + "."),
-    PLAN_CODE: "the zone's plan does not include it; leave it out or change the plan.",
-}
-ARGO = "Argo Smart Routing"
-NOT_ENTITLED = (
-    "the zone is not entitled to it: it is paid for apart from the plan. Order it in Cloudflare's dashboard "
-    "(Traffic > Argo Smart Routing), or leave it off."
+AUTOMATIC_MODE = "ssl_automatic_mode"
+PERMISSION = "Zone Settings Write"
+LOCKED = Refusal(
+    Reason.LOCKED, "it is locked for this zone: the plan does not include it, or Cloudflare manages it."
 )
+INVALID_VALUE = Refusal(Reason.REJECTED, "the value is not valid for this setting; correct it in settings.")
+REFUSALS = {
+    1006: Refusal(Reason.NOT_FOUND, "Cloudflare has no setting of that name; correct it in settings."),
+    1007: INVALID_VALUE,
+    1008: INVALID_VALUE,
+    1024: LOCKED,
+    1025: LOCKED,
+    1057: LOCKED,
+}
+UNAVAILABLE = (Reason.LOCKED, Reason.NOT_ENTITLED)
+ARGO = "Argo Smart Routing"
+ARGO_NOT_ENTITLED = Refusal(
+    Reason.NOT_ENTITLED,
+    "the zone is not entitled to it: Argo is paid for apart from the plan. Order it in Cloudflare's "
+    "dashboard (Traffic > Argo Smart Routing), or leave it off.",
+)
+ARGO_REFUSALS = dict.fromkeys((1015, 1024, 1025, 1057), ARGO_NOT_ENTITLED)
 
 
-def in_cloudflares_form(value: Any, current: Any) -> Any:
-    """Return a value from YAML in the form that Cloudflare gives the current one.
+def normalize(value: Any, current: Any) -> Any:
+    """Return a value from YAML in the form of the setting's current value.
 
-    True beside "off" is "on", 1.2 beside "1.0" is "1.2", and a mapping takes over the keys that it lacks.
-    "zrt" is how tls_1_3 says on when 0-RTT is on too.
+    True becomes "on" where the current value is "off", 1.2 becomes "1.2" where it is "1.0", and a mapping
+    takes the keys that it lacks from the current one. "zrt" is what tls_1_3 has for "on" while 0-RTT is on.
     """
     if isinstance(value, bool) and not isinstance(current, bool):
         value = "on" if value else "off"
@@ -44,27 +48,27 @@ def in_cloudflares_form(value: Any, current: Any) -> Any:
     if isinstance(value, dict) and isinstance(current, dict):
         return {
             **current,
-            **{key: in_cloudflares_form(item, current.get(key)) for key, item in value.items()},
+            **{key: normalize(item, current.get(key)) for key, item in value.items()},
         }
     return value
 
 
-def check_settings(settings: Mapping[Any, Any]) -> None:
-    """Raise CloudflareFailure for names that are none, and for settings without a value."""
+def validate_settings(settings: Mapping[Any, Any]) -> None:
+    """Raise CloudflareFailure for names that are not valid, and for settings without a value."""
     for name, value in settings.items():
         if not re.fullmatch(r"[a-z0-9_]+", str(name)):
-            raise CloudflareFailure(
+            raise invalid_input(
                 f"settings names '{name}': give a name as in Cloudflare's API, such as rocket_loader."
             )
         if value is None:
-            raise CloudflareFailure(f"settings gives {name} no value: give one, or leave the name out.")
+            raise invalid_input(f"settings gives {name} no value: give one, or leave the name out.")
 
 
-def value_of(api: CloudflareApi, call: Call) -> tuple[Any, bool]:
-    """Send a request about a setting; return its value and whether it may be written."""
+def request_value(api: CloudflareApi, call: Call) -> tuple[Any, bool]:
+    """Send a request about a setting; return the value in the response and whether it is editable."""
     result = api.call(call)
     if not isinstance(result, dict) or "value" not in result:
-        raise CloudflareFailure(unusable(call.what, api.base_url))
+        raise api.unexpected(call.purpose)
     return result["value"], result.get("editable") is not False
 
 
@@ -79,75 +83,79 @@ class Settings:
         self._wanted = dict(wanted)
         self.warnings: list[str] = []
 
-    def read(self) -> list[Thing]:
+    def read(self) -> list[Resource]:
         """Read each setting."""
-        things = [self._thing(name, value) for name, value in self._wanted.items()]
-        if "ssl" in self._wanted and PIN not in self._wanted:
-            things.extend(self._pin())
-        return in_writing_order(things)
+        resources = [self._resource(name, value) for name, value in self._wanted.items()]
+        if "ssl" in self._wanted and AUTOMATIC_MODE not in self._wanted:
+            resources.extend(self._automatic_mode())
+        return in_writing_order(resources)
 
-    def trials(self) -> list[Call]:
-        """Return a write to a setting that there is not: refused for its name to who may write others."""
+    def permission_probes(self) -> list[Call]:
+        """Return a write to a setting that does not exist: refused for its name to a token that may write."""
         path = f"{self._path}permission_check"
-        return [Call("patch", path, "try the permission to write settings", NEEDS, body={"value": "on"})]
+        purpose = "check the permission to write settings"
+        return [Call("patch", path, purpose, PERMISSION, body={"value": "on"})]
 
     def state(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return each setting's value by its name."""
         return {name.removeprefix("setting "): value for name, value in values.items()}
 
-    def _thing(self, name: str, value: Any) -> Thing:
-        what = f"read zone setting {name}"
-        call = Call("get", self._path + name, what, NEEDS, refusals=REFUSALS)
+    def _resource(self, name: str, value: Any) -> Resource:
+        purpose = f"read zone setting {name}"
+        call = Call("get", self._path + name, purpose, PERMISSION, refusals=REFUSALS)
         try:
-            before, editable = value_of(self._api, call)
+            before, editable = request_value(self._api, call)
         except CloudflareFailure as failure:
-            thing = Thing(f"setting {name}", None, value, lambda: None)
-            if failure.codes & LOCKED_CODES:
-                thing.locked = str(failure)
-            elif failure.codes & {1006}:
-                thing.wrong = str(failure)
+            resource = Resource(f"setting {name}", None, value, lambda: None)
+            if failure.reason in UNAVAILABLE:
+                resource.locked = failure
+            elif 1006 in failure.codes:
+                resource.invalid = failure
             else:
                 raise
-            return thing
-        wanted = in_cloudflares_form(value, before)
-        locked = "" if editable else f"Can't set zone setting {name} to {one_line(wanted)}: {LOCKED}."
-        return Thing(f"setting {name}", before, wanted, lambda: self._write(name, wanted), locked)
+            return resource
+        wanted = normalize(value, before)
+        purpose = f"set zone setting {name} to {to_text(wanted)}"
+        locked = None if editable else CloudflareFailure(f"Can't {purpose}: {LOCKED.text}", LOCKED.reason)
+        call = Call(
+            "patch", self._path + name, purpose, PERMISSION, body={"value": wanted}, refusals=REFUSALS
+        )
+        return Resource(f"setting {name}", before, wanted, lambda: request_value(self._api, call)[0], locked)
 
-    def _pin(self) -> list[Thing]:
-        """Return the pin of the SSL mode; none, and a warning, where it can't be had."""
+    def _automatic_mode(self) -> list[Resource]:
+        """Return the setting that keeps Cloudflare from changing the SSL mode, unless it is unavailable."""
         try:
-            pin = self._thing(PIN, "custom")
+            resource = self._resource(AUTOMATIC_MODE, "custom")
         except CloudflareFailure as failure:
-            self.warnings.append(f"Cloudflare may change the SSL mode by itself. {failure}")
+            self.warnings.append(automatic_mode_warning(failure))
             return []
-        if (pin.locked and pin.differs) or pin.wrong:
-            self.warnings.append(f"Cloudflare may change the SSL mode by itself. {pin.locked}{pin.wrong}")
+        obstacle = resource.invalid or (resource.locked if resource.differs else None)
+        if obstacle:
+            self.warnings.append(automatic_mode_warning(obstacle))
             return []
-        pin.optional = True
-        return [pin]
-
-    def _write(self, name: str, value: Any) -> Any:
-        what = f"set zone setting {name} to {one_line(value)}"
-        path = self._path + name
-        return value_of(
-            self._api, Call("patch", path, what, NEEDS, body={"value": value}, refusals=REFUSALS)
-        )[0]
+        resource.optional = True
+        return [resource]
 
 
-def in_writing_order(things: Sequence[Thing]) -> list[Thing]:
-    """Return the settings in an order in which each state in between serves the site.
+def automatic_mode_warning(failure: CloudflareFailure) -> str:
+    """Return the warning for an SSL mode that can't be fixed by ssl_automatic_mode."""
+    return f"Cloudflare may change the SSL mode on its own. {failure}"
 
-    What needs HTTPS has to be off before a lower SSL mode is written, and on after a higher one.
+
+def in_writing_order(resources: Sequence[Resource]) -> list[Resource]:
+    """Return the settings in an order in which every intermediate state serves the site.
+
+    What needs HTTPS is turned off before a lower SSL mode is written, and on after a higher one.
     """
 
-    def rank(thing: Thing) -> int:
-        if thing.name == f"setting {PIN}":
+    def rank(resource: Resource) -> int:
+        if resource.name == f"setting {AUTOMATIC_MODE}":
             return 0
-        if thing.name == "setting ssl":
+        if resource.name == "setting ssl":
             return 2
-        return 1 if thing.wanted == "off" else 3
+        return 1 if resource.wanted == "off" else 3
 
-    return sorted(things, key=rank)
+    return sorted(resources, key=rank)
 
 
 class Argo:
@@ -161,24 +169,21 @@ class Argo:
         self._wanted = wanted
         self.warnings: list[str] = []
 
-    def read(self) -> list[Thing]:
-        """Read it; a zone that is not entitled has it off."""
-        refusals = {PLAN_CODE: NOT_ENTITLED}
-        call = Call("get", self._path, f"read {ARGO}", NEEDS, refusals=refusals)
-        locked = ""
+    def read(self) -> list[Resource]:
+        """Read it; it is off for a zone that is not entitled to it."""
+        call = Call("get", self._path, f"read {ARGO}", PERMISSION, refusals=ARGO_REFUSALS)
         try:
-            before, editable = value_of(self._api, call)
+            before, editable = request_value(self._api, call)
         except CloudflareFailure as failure:
-            if not failure.codes & LOCKED_CODES:
+            if failure.reason is not Reason.NOT_ENTITLED:
                 raise
-            before, editable = "off", True
-            locked = f"Can't turn {ARGO} on: {NOT_ENTITLED}"
-        if not editable:
-            locked = f"Can't change {ARGO}: {NOT_ENTITLED}"
-        return [Thing(ARGO, before == "on", self._wanted, self._write, locked)]
+            before, editable = "off", False
+        purpose = f"turn {ARGO} {'on' if self._wanted else 'off'}"
+        locked = CloudflareFailure(f"Can't {purpose}: {ARGO_NOT_ENTITLED.text}", ARGO_NOT_ENTITLED.reason)
+        return [Resource(ARGO, before == "on", self._wanted, self._write, None if editable else locked)]
 
-    def trials(self) -> list[Call]:
-        """Return none: it needs the permission that settings need."""
+    def permission_probes(self) -> list[Call]:
+        """Return none: Argo needs the permission that settings need."""
         return []
 
     def state(self, values: dict[str, Any]) -> bool:
@@ -187,7 +192,12 @@ class Argo:
 
     def _write(self) -> bool:
         value = "on" if self._wanted else "off"
-        refusals = dict.fromkeys(LOCKED_CODES, NOT_ENTITLED)
-        what = f"turn {ARGO} {value}"
-        call = Call("patch", self._path, what, NEEDS, body={"value": value}, refusals=refusals)
-        return bool(value_of(self._api, call)[0] == "on")
+        call = Call(
+            "patch",
+            self._path,
+            f"turn {ARGO} {value}",
+            PERMISSION,
+            body={"value": value},
+            refusals=ARGO_REFUSALS,
+        )
+        return bool(request_value(self._api, call)[0] == "on")

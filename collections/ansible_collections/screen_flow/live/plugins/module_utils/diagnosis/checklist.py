@@ -1,10 +1,10 @@
 """The guide's deployment checklist as a pure function of the evidence document: each line with its verdict.
 
-A line is ok when the evidence that it needs is there and none of diagnose's rules for it finds a fault.
-Without the evidence it has failed, because a site whose layers can't be asked is not verified; only what
-takes a token of Cloudflare's is then "not tried".
+A line is ok when its evidence is present and none of diagnose's rules for it finds a fault. Without the
+evidence it has failed, because a site whose layers can't be examined is not verified; only a line that needs
+a Cloudflare token is then "not tried".
 
-`document["verify"]` holds what modules site_listen and site_canary found: `listened`, `canary`, `logged`.
+`document["verify"]` holds the data of modules site_listen and site_canary: `listened`, `canary`, `logged`.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evidence.document import missing, value
-from .rules import RULES, Evidence
+from .engine import Evidence
+from .rules import RULES
 
 OK, FAILED, NOT_TRIED = "ok", "failed", "not tried"
 LAYERS = ("edge", "nginx", "api", "page", "socket", "events")
-PATIENCE = 3.0  # seconds by which a heartbeat may be late
-LEAST_TIMEOUT = 300  # seconds, the guide's
+HEARTBEAT_SLACK = 3.0  # seconds by which a heartbeat may be late
+LEAST_TIMEOUT = 300  # seconds, from the guide
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the checklist, judged. `says` is the evidence, or the cause, in one sentence."""
+    """One line of the checklist with its verdict. `detail` is the evidence, or the cause, as a sentence."""
 
     layer: str
     name: str
     verdict: str
-    says: str
+    detail: str
 
 
 class Fault(Exception):
-    """The evidence shows that a line is not so; the text is the sentence that says why."""
+    """The evidence shows that a line does not hold; the text is the cause as a sentence."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """How a line is judged: what evidence it needs, which rules speak against it, what it says when ok."""
+    """How a line is checked: the evidence that it needs, the rules that fail it, and its detail when ok."""
 
     layer: str
     name: str
     needs: str
     rules: tuple[str, ...]
-    say: Callable[[Evidence], str]
-    takes_token: bool = False
+    describe: Callable[[Evidence], str]
+    needs_token: bool = False
 
 
 def _location(e: Evidence) -> Mapping[str, Any]:
@@ -64,7 +65,7 @@ def _timeouts(e: Evidence) -> str:
     socket, rest = _location(e), e["server.nginx_config.root_location"] or {}
     short = [
         f"{where} {name.removesuffix('_timeout')} {location[name]} s"
-        for where, location in ((e.want("websocket_path"), socket), ("/", rest))
+        for where, location in ((e.expect("websocket_path"), socket), ("/", rest))
         for name in ("read_timeout", "send_timeout")
         if location.get(name) is not None and location[name] < LEAST_TIMEOUT
     ]
@@ -79,11 +80,11 @@ def _certificate(e: Evidence) -> str:
 
 
 def _heartbeat(e: Evidence) -> str:
-    seen, want = e["verify.listened.heartbeat_seconds"], e.want("heartbeat_seconds")
+    seen, expected = e["verify.listened.heartbeat_seconds"], e.expect("heartbeat_seconds")
     if seen is None:
-        raise Fault(e["verify.listened.ended"] or f"none came within {want} s of silence.")
-    if seen > want + PATIENCE:
-        raise Fault(f"it came after {seen:g} s of silence; site_heartbeat_seconds is {want:g}.")
+        raise Fault(e["verify.listened.ended"] or f"none arrived within {expected} s of silence.")
+    if seen > expected + HEARTBEAT_SLACK:
+        raise Fault(f"it arrived after {seen:g} s of silence; site_heartbeat_seconds is {expected:g}.")
     return f"seen after {seen:g} s of silence"
 
 
@@ -101,7 +102,7 @@ def _logged(e: Evidence) -> str:
 def _wss(e: Evidence) -> str:
     page = e["edge.page"]
     if page["status"] != 200:
-        raise Fault(f"the page answers {page['status']}.")
+        raise Fault(f"the page returns HTTP {page['status']}.")
     if page["unread"]:
         raise Fault(f"scripts of the page could not be read: {', '.join(page['unread'])}.")
     return f"no ws:// in the page and its {len(page['scripts'])} scripts"
@@ -109,7 +110,7 @@ def _wss(e: Evidence) -> str:
 
 def _client(e: Evidence) -> str:
     if not e["edge.page.reconnects"]:
-        raise Fault("no script of the page holds the client of frontend/utils/websocket.ts.")
+        raise Fault("no script of the page contains the client of frontend/utils/websocket.ts.")
     return "the page's script reconnects and resumes"
 
 
@@ -125,7 +126,7 @@ def _pong(e: Evidence) -> str:
     if not probe or not probe["ok"]:
         raise Fault(probe["error"] if probe else "it was not probed.")
     if probe["pong_ms"] is None:
-        return f"closed with {probe['close_code']} for want of a session, which is right without one"
+        return f"closed with {probe['close_code']}, which is correct without a session"
     return f"pong after {probe['pong_ms']:.1f} ms"
 
 
@@ -135,7 +136,7 @@ def _canary(e: Evidence) -> str:
         raise Fault(f"it was not published: {canary['error']}")
     if took is None:
         why = e.document["verify"]["listened"].get("missing", "")
-        raise Fault(f"published on {canary['channel']}, and did not arrive through the edge. {why}".strip())
+        raise Fault(f"published on {canary['channel']}, but not received through the edge. {why}".strip())
     return f"published on {canary['channel']}, received through the edge after {took:.0f} ms"
 
 
@@ -161,7 +162,7 @@ CHECKS = (
         "Rocket Loader off",
         "edge.page",
         ("rocket_loader_on",),
-        lambda e: "the page's scripts are as they were sent",
+        lambda e: "the page's scripts are unchanged",
     ),
     Check(
         "edge",
@@ -241,13 +242,13 @@ def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list
 
     def line(check: Check) -> Line:
         if value(document, check.needs) is None:
-            why = absent.get(check.needs) or "there is no evidence of it."
-            return Line(check.layer, check.name, NOT_TRIED if check.takes_token else FAILED, why)
+            why = absent.get(check.needs) or "there is no evidence for it."
+            return Line(check.layer, check.name, NOT_TRIED if check.needs_token else FAILED, why)
         try:
             for name in check.rules:
                 if cause := judges[name](evidence):
                     raise Fault(cause)
-            return Line(check.layer, check.name, OK, check.say(evidence))
+            return Line(check.layer, check.name, OK, check.describe(evidence))
         except Fault as fault:
             return Line(check.layer, check.name, FAILED, str(fault))
 
@@ -258,7 +259,7 @@ def table(lines: list[Line]) -> str:
     """Return the lines as an aligned table for a terminal."""
     marks = {OK: "ok", FAILED: "FAILED", NOT_TRIED: "not tried"}
     rows = [("layer", "check", "verdict", "evidence")]
-    rows += [(line.layer, line.name, marks[line.verdict], line.says) for line in lines]
+    rows += [(line.layer, line.name, marks[line.verdict], line.detail) for line in lines]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))

@@ -1,101 +1,58 @@
-"""The evidence document: what is known of a site at one moment, and of everything else why it is not known.
+"""The evidence document: the site's state at one moment, and for each missing part why it is missing.
 
 The document is a JSON object that verify's checks and diagnose's rules both read::
 
-    {"format": 1,
-     "expected": {...},                 # what the inventory says; see roles/site_check/vars/main.yml
-     "server": {NAME: DATUM, ...},      # gathered on the server by module site_evidence_server
-     "edge": {NAME: DATUM, ...}}        # gathered on the control node by module site_evidence_edge
+    {"format": 2,
+     "expected": {...},                 # what the inventory sets; see roles/site_check/vars/main.yml
+     "server": {NAME: DATUM, ...},      # collected on the server by module site_evidence_server
+     "edge": {NAME: DATUM, ...}}        # collected on the control node by module site_evidence_edge
 
-A datum is `{"value": VALUE}`, or `{"missing": "a sentence that says why there is none"}`. It is never
-guessed. What each NAME holds is written in the RETURN of the two modules. No datum holds a secret: log lines
-are redacted, and of a container's environment only named variables are kept.
+A datum is `{"value": VALUE}`, or `{"missing": "a sentence", "reason": ENUM}`; nothing is guessed.
+ENUM is `deadline` (no result in time), `internal` (a bug), a reason of probe/stages.py, or `unavailable`. The
+RETURN of the two modules describes each NAME. No datum contains a secret: log lines are redacted, and of a
+container's environment only named variables are kept.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 LOG_LINES = 20  # kept of each log
 LINE_LENGTH = 300  # characters kept of each line
 
 Datum = dict[str, Any]
-Source = Callable[[], Any]
+
+# Argument spec of modules that judge the document; the doc fragment `evidence` documents it.
+DOCUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "site": {"type": "str", "required": True},
+    "expected": {"type": "dict", "required": True},
+    "server": {"type": "dict", "required": True},
+    "edge": {"type": "dict", "required": True},
+}
 
 
 class Missing(Exception):
-    """A datum can't be got; the text is the sentence that says why."""
+    """A datum can't be collected: a sentence that says why, and the reason as an enum."""
+
+    def __init__(self, message: str, reason: str = "unavailable") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def datum(self) -> Datum:
+        """Return the datum that stands for the missing value."""
+        return {"missing": str(self), "reason": self.reason}
 
 
-class Deadline:
-    """A moment on the monotonic clock until which everything must be done."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def left(self, at_most: float = float("inf")) -> float:
-        """Return the seconds left, `at_most` at most and never below a tenth."""
-        return max(0.1, min(at_most, self._end - time.monotonic()))
-
-
-def gather(sources: Mapping[str, Source], deadline: Deadline) -> dict[str, Datum]:
-    """Call all sources at once; return a datum for each, no later than the deadline.
-
-    A thread that is still busy then is left behind and dies with the process.
-    """
-    found: dict[str, Datum] = {}
-
-    def ask(name: str, source: Source) -> None:
-        try:
-            found[name] = {"value": source()}
-        except Missing as error:
-            found[name] = {"missing": str(error)}
-        except Exception as error:
-            # One source's bug must not hide what the others found.
-            found[name] = {"missing": f"the question itself failed: {error!r}."}
-
-    threads = [threading.Thread(target=ask, args=item, daemon=True) for item in sources.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(deadline.left())
-    late = {"missing": f"no answer within {deadline.seconds:g} s."}
-    return {name: found.get(name, late) for name in sources}
-
-
-def run(
-    command: Sequence[str], deadline: Deadline, *, at_most: float = 5, text: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run a command with `text` as its input and return it, whatever its status; raise Missing."""
-    name = command[0]
-    seconds = deadline.left(at_most)
-    try:
-        return subprocess.run(  # noqa: S603
-            command,
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise Missing(f"{name} is not installed.") from None
-    except OSError as error:
-        raise Missing(f"{name} can't be run: {error.strerror}.") from error
-    except subprocess.TimeoutExpired:
-        raise Missing(f"{' '.join(command[:3])} gave no answer within {seconds:.0f} s.") from None
+def document_of(given: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """Return the document that a module's options give; `more` names other options that are parts of it."""
+    return {"format": FORMAT, **{part: given[part] for part in ("expected", "server", "edge", *more)}}
 
 
 def value(document: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at `path`, such as server.redis.ping; None where it is missing."""
+    """Return the value at `path`, such as server.redis.ping; None where it is missing."""
     place, _, rest = path.partition(".")
     name, _, rest = rest.partition(".")
     found = document.get(place, {}).get(name, {}).get("value")
@@ -105,7 +62,7 @@ def value(document: Mapping[str, Any], path: str) -> Any:
 
 
 def missing(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return what could not be got: place and name, such as server.redis, and why."""
+    """Return why each missing datum is missing, by place and name, such as server.redis."""
     return {
         f"{place}.{name}": str(datum["missing"])
         for place in ("server", "edge")
@@ -120,13 +77,13 @@ _SECRETS = (
     re.compile(r"(?i)(?<=bearer )\S+"),
     re.compile(r"(?i)(?<=cookie: )[^\"]+"),
     re.compile(r"(?i)(?:(?<=password=)|(?<=token=)|(?<=secret=)|(?<=requirepass ))\S+"),
-    re.compile(r"(?<=://)[^/\s@]+(?=@)"),  # of a URL: name and password
+    re.compile(r"(?<=://)[^/\s@]+(?=@)"),  # name and password in a URL
     re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+"),  # e-mail address
 )
 
 
 def redact(line: str) -> str:
-    """Return a log line, cut to LINE_LENGTH, with secrets and e-mail addresses taken out."""
+    """Return a log line, cut to LINE_LENGTH, without secrets and e-mail addresses."""
     for pattern in _SECRETS:
         line = pattern.sub("[redacted]", line)
     return line[:LINE_LENGTH]

@@ -1,4 +1,4 @@
-"""What is known of the site from outside: its zone, edge and page. Asked all at once; only reads."""
+"""The site from outside: its zone at Cloudflare, the edge and the page. Only reads."""
 
 from __future__ import annotations
 
@@ -7,40 +7,45 @@ import http.client
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ..cloudflare.client import Call, CloudflareApi, CloudflareFailure
-from ..probe.websocket import Result as Probed
-from ..probe.websocket import StageError, Target, connect, probe, read_target, resolve, start_tls
-from .document import Datum, Deadline, Missing, gather
+from ..cloudflare.client import Call, CloudflareApi, CloudflareFailure, Reason
+from ..probe.stages import Result, StageError, connect, probe_by_name, resolve, start_tls
+from ..probe.target import Target
+from .document import Datum, Missing
+from .gather import Deadline, gather, gather_with_group
 
+ZONE = ("token", "settings", "dns", "rules", "origin_pulls")
 SETTINGS = (
     "ssl", "websockets", "rocket_loader", "always_use_https", "tls_client_auth", "min_tls_version",
     "development_mode", "security_level",
 )  # fmt: skip
-# Cloudflare's names for the places where rules stand, and ours.
+# Cloudflare's names for the phases of rules, and ours.
 PHASES = {
     "cache": "http_request_cache_settings",
     "config": "http_config_settings",
     "compression": "http_response_compression",
 }
-RECONNECTS = ("[WebSocket] Disconnected", "last_event_id")
-SCRIPTS = 6  # of the page that are read
-BODY = 3_000_000  # bytes of a page or script that are read
-# A socket's address without TLS, as code writes it: "ws://host", `ws://${host}`, 'ws://' + host.
+# Cloudflare's error codes for a phase without a ruleset.
+NO_RULESET = {10003, 10007}
+# Strings of frontend/utils/websocket.ts that survive minification.
+CLIENT_SIGNS = ("[WebSocket] Disconnected", "last_event_id")
+SCRIPTS = 6  # scripts of the page that are read, at most
+BODY = 3_000_000  # bytes of a page or script that are read, at most
+# A socket's URL without TLS in source code: "ws://host", `ws://${host}`, 'ws://' + host.
 INSECURE = re.compile(r"""["'`]ws://(?!localhost|127\.0\.0\.1)[^"'`\s]{0,80}["'`]?""")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked from outside: the options of module site_evidence_edge. Times in seconds."""
+    """The options of module site_evidence_edge. Times in seconds."""
 
     url: str
     websocket_path: str
-    targets: list[dict[str, Any]]
+    targets: list[Target]
     address: str
     port: int
     ca_file: str | None
@@ -52,8 +57,8 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer, its body cut to BODY bytes."""
+class Response:
+    """An HTTP response, its body cut to BODY bytes; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -63,43 +68,32 @@ class Answer:
 def gather_edge(options: Options) -> dict[str, Datum]:
     """Return the edge's part of the evidence document, within the deadline."""
     deadline = Deadline(options.deadline)
-    found = gather(
+    return gather_with_group(
         {
             "resolved": lambda: resolved(options),
-            "probes": lambda: probes(options),
+            "probes": lambda: probe_by_name(options.targets),
             "page": lambda: page(options),
             "socket_path": lambda: socket_path(options),
             "zone": lambda: zone(options, deadline),
         },
+        "zone",
+        ZONE,
         deadline,
     )
-    # The zone's own data depend on its id, but stand beside it in the document.
-    inner = found["zone"].pop("value", None)
-    if inner is None:
-        why = found.pop("zone")
-        return {**found, **dict.fromkeys(("token", "settings", "dns", "rules", "origin_pulls"), why)}
-    del found["zone"]
-    return {**found, **inner}
 
 
 def resolved(options: Options) -> list[str]:
-    """Return the addresses that visitors are led to."""
+    """Return the addresses that visitors connect to; raises Missing."""
     host = urlsplit(options.url).hostname or ""
     try:
         found = socket.getaddrinfo(options.address or host, options.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        raise Missing(f"the name {host} has no address: {error}.") from error
+        raise Missing(f"the name {host} has no address: {error}.", "no_address") from error
     return sorted({str(address[0]) for *_, address in found})
 
 
-def probes(options: Options) -> dict[str, dict[str, Any]]:
-    """Return what module site_probe says of each target, by name."""
-    targets = [read_target(values, options.timeout) for values in options.targets]
-    return {result.name: asdict(result) for result in probe(targets)}
-
-
-def fetch(options: Options, url: str) -> Answer:
-    """Return what the edge answers to a visitor's GET; raises Missing."""
+def fetch(options: Options, url: str) -> Response:
+    """Return the edge's response to a visitor's GET; raises Missing."""
     parts = urlsplit(url)
     target = Target(
         name="page", url=url, secure=parts.scheme == "https", is_websocket=False, host=parts.hostname or "",
@@ -107,7 +101,7 @@ def fetch(options: Options, url: str) -> Answer:
         ca_file=options.ca_file, origin=None, cookie=None, healthy_close_codes=(), limit=options.timeout,
     )  # fmt: skip
     end = time.monotonic() + options.timeout
-    result = Probed("page", url)
+    result = Result("page", url)
     try:
         connection = connect(resolve(target), result, end)
         with connection:
@@ -116,27 +110,26 @@ def fetch(options: Options, url: str) -> Answer:
             client.sock = start_tls(connection, target, result.address) if target.secure else connection
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             client.request("GET", path, headers={"Host": parts.netloc, "Connection": "close"})
-            answer = client.getresponse()
-            headers = {name.lower(): text for name, text in answer.getheaders()}
-            return Answer(answer.status, headers, answer.read(BODY).decode(errors="replace"))
+            response = client.getresponse()
+            headers = {name.lower(): text for name, text in response.getheaders()}
+            return Response(response.status, headers, response.read(BODY).decode(errors="replace"))
     except StageError as error:
-        raise Missing(str(error)) from error
-    except (TimeoutError, OSError, http.client.HTTPException) as error:
-        raise Missing(f"{url} gave no answer: {error or type(error).__name__}.") from error
+        raise Missing(str(error), error.reason) from error
+    except TimeoutError as error:
+        raise Missing(f"{url} did not respond within {options.timeout:g} s.", "timeout") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Missing(f"{url} did not respond: {error or type(error).__name__}.", "closed") from error
 
 
 def page(options: Options) -> dict[str, Any]:
-    """Return what a browser would find in the page: its scripts, sockets without TLS, Rocket Loader."""
+    """Return what the page contains: its scripts, sockets without TLS, Rocket Loader; raises Missing."""
     url = options.url + "/"
     asked = time.time()
     answer = fetch(options, url)
     sources = re.findall(r"""<script\b[^>]*\bsrc=["']([^"']+)""", answer.body)
     own = [urljoin(url, source) for source in sources]
     own = [source for source in own if urlsplit(source).netloc == urlsplit(url).netloc][:SCRIPTS]
-    scripts = gather(
-        {source: lambda source=source: fetch(options, source) for source in own},  # type: ignore[misc]
-        Deadline(options.timeout),
-    )
+    scripts = _each(lambda source: fetch(options, source), own, Deadline(options.timeout))
     texts = {url: answer.body}
     texts |= {name: datum["value"].body for name, datum in scripts.items() if "value" in datum}
     date = email.utils.parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else None
@@ -148,8 +141,7 @@ def page(options: Options) -> dict[str, Any]:
         "scripts": own,
         "unread": [name for name, datum in scripts.items() if "missing" in datum],
         "sockets": any("WebSocket" in text for text in texts.values()),
-        # What frontend/utils/websocket.ts says and sends, in a built script, too.
-        "reconnects": any(all(sign in text for sign in RECONNECTS) for text in texts.values()),
+        "reconnects": any(all(sign in text for sign in CLIENT_SIGNS) for text in texts.values()),
         "insecure": sorted({found for text in texts.values() for found in INSECURE.findall(text)}),
         "rocket_loader": "rocket-loader" in answer.body,
         "date": date.timestamp() if date else None,
@@ -157,90 +149,91 @@ def page(options: Options) -> dict[str, Any]:
     }
 
 
+def _each(source: Callable[[str], Any], names: Sequence[str], deadline: Deadline) -> dict[str, Datum]:
+    """Return the datum of source(name) for each name, all at once."""
+    return gather({name: lambda name=name: source(name) for name in names}, deadline)  # type: ignore[misc]
+
+
 def socket_path(options: Options) -> dict[str, Any]:
-    """Return how the edge treats a plain GET below the WebSocket path: the status, and whether it caches."""
-    answer = fetch(options, f"{options.url}{options.websocket_path}site-check")
-    return {"status": answer.status, "cache": answer.headers.get("cf-cache-status", "")}
+    """Return status and CF-Cache-Status of a plain GET below the WebSocket path; raises Missing."""
+    response = fetch(options, f"{options.url}{options.websocket_path}site-check")
+    return {"status": response.status, "cache": response.headers.get("cf-cache-status", "")}
 
 
 def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
-    """Return the data that Cloudflare's API has on the zone."""
+    """Return the data ZONE, from Cloudflare's API; raises Missing."""
     if not options.api_token or not options.zone:
-        raise Missing("no API token is given, so the zone was not asked (site_check_api_token).")
+        raise Missing("no API token is given, so the zone was not read (site_check_api_token).")
     try:
-        api = CloudflareApi(
-            options.api_token, options.api_base_url, answer_seconds=deadline.left(options.timeout)
-        )
+        api = CloudflareApi(options.api_token, options.api_base_url, timeout=deadline.left(options.timeout))
         found = api.find_zone(options.zone)
     except CloudflareFailure as error:
-        # Not a missing datum alone: a token that has expired is a fault to be mended.
-        why = {"missing": str(error)}
-        refused = {"value": {"ok": False, "status": refusal(error), "says": str(error)}}
-        return {"token": refused, **dict.fromkeys(("settings", "dns", "rules", "origin_pulls"), why)}
+        # More than a missing datum: a token that has expired is a fault to be fixed.
+        token = {"value": {"ok": False, "status": refusal(error)}}
+        return {**dict.fromkeys(ZONE, Missing(str(error)).datum()), "token": token}
     base = f"/zones/{found.id}"
     host = urlsplit(options.url).hostname or ""
 
-    def ask(path: str, what: str, needs: str, query: Mapping[str, str] | None = None) -> Any:
+    def read(
+        path: str,
+        what: str,
+        needs: str,
+        query: Mapping[str, str] | None = None,
+        absent: frozenset[int] = frozenset(),
+    ) -> Any:
+        """Return a result of the API below the zone, None for the error codes `absent`; raises Missing."""
         try:
             return api.call(Call("get", base + path, what, needs, query=query or {}))
         except CloudflareFailure as error:
+            if error.codes & absent:
+                return None
             raise Missing(str(error)) from error
 
     def setting(name: str) -> Any:
-        return ask(f"/settings/{name}", f"read zone setting {name}", "Zone Settings Read")["value"]
+        return read(f"/settings/{name}", f"read zone setting {name}", "Zone Settings Read")["value"]
 
     def rules(phase: str) -> list[dict[str, Any]]:
         path = f"/rulesets/phases/{phase}/entrypoint"
-        try:
-            entry = api.call(Call("get", base + path, f"read the rules of {phase}", "Zone Read"))
-        except CloudflareFailure as error:
-            # 404: there are none. Any other refusal leaves it open.
-            if error.codes & {10003, 10007}:
-                return []
-            raise Missing(str(error)) from error
-        return list(entry.get("rules") or [])
+        entry = read(path, f"read the rules of {phase}", "Zone Read", absent=frozenset(NO_RULESET))
+        return list((entry or {}).get("rules") or [])
 
-    def many(asked: Mapping[str, Datum]) -> dict[str, Any]:
-        values = {name: datum["value"] for name, datum in asked.items() if "value" in datum}
-        if asked and not values:
-            raise Missing(next(iter(asked.values()))["missing"])
-        return values
-
-    def each(question: Any, names: Sequence[str]) -> dict[str, Datum]:
-        return gather(
-            {name: lambda name=name: question(name) for name in names},  # type: ignore[misc]
-            Deadline(deadline.left() - 0.3),
-        )
+    def values(source: Callable[[str], Any], names: Sequence[str]) -> dict[str, Any]:
+        """Return source(name) by name, without those that can't be read; raises Missing when none can."""
+        data = _each(source, names, Deadline(deadline.left() - 0.3))
+        known = {name: datum["value"] for name, datum in data.items() if "value" in datum}
+        if not known:
+            first = next(iter(data.values()))
+            raise Missing(first["missing"], first["reason"])
+        return known
 
     def dns() -> list[dict[str, Any]]:
-        records = ask("/dns_records", "read the DNS records", "DNS Read", {"name": host})
+        records = read("/dns_records", "read the DNS records", "DNS Read", {"name": host})
         return [{key: record[key] for key in ("type", "name", "content", "proxied")} for record in records]
-
-    def phases() -> dict[str, list[dict[str, Any]]]:
-        asked = each(rules, list(PHASES.values()))
-        by_name = {short: asked[phase] for short, phase in PHASES.items()}
-        return many(by_name)
 
     def origin_pulls() -> dict[str, Any]:
         what, needs = "read Authenticated Origin Pulls", "SSL and Certificates Read"
         return {
-            "zone": bool(ask("/origin_tls_client_auth/settings", what, needs).get("enabled")),
+            "zone": bool(read("/origin_tls_client_auth/settings", what, needs).get("enabled")),
             "global": setting("tls_client_auth") == "on",
         }
 
     inner = gather(
         {
-            "settings": lambda: many(each(setting, SETTINGS)),
+            "settings": lambda: values(setting, SETTINGS),
             "dns": dns,
-            "rules": phases,
+            "rules": lambda: values(lambda name: rules(PHASES[name]), list(PHASES)),
             "origin_pulls": origin_pulls,
         },
         Deadline(deadline.left() - 0.2),
     )
-    return {"token": {"value": {"ok": True, "status": "active", "says": ""}}, **inner}
+    return {"token": {"value": {"ok": True, "status": "active"}}, **inner}
 
 
 def refusal(error: CloudflareFailure) -> str:
     """Return how a token was refused: expired, disabled, refused, or unknown for any other failure."""
-    words = {"is expired": "expired", "is disabled": "disabled", "does not know the API token": "refused"}
-    return next((word for sign, word in words.items() if sign in str(error)), "unknown")
+    words = {
+        Reason.TOKEN_EXPIRED: "expired",
+        Reason.TOKEN_DISABLED: "disabled",
+        Reason.TOKEN_UNKNOWN: "refused",
+    }
+    return words.get(error.reason, "unknown")

@@ -1,6 +1,6 @@
-"""Read nginx's configuration files as nginx does, as far as a reader needs: blocks, directives, includes.
+"""Parse nginx's configuration files: blocks, directives, includes; and describe one site in them.
 
-It reads files, not `nginx -T`: that prints nothing when one line is wrong, which is when one wants to know.
+Reads the files rather than `nginx -T`, which prints nothing when one line is invalid.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Comment, quoted string, one of ; { }, or a word (in which ${name} is part of it).
-_MARK = re.compile(
+# Comment, quoted string, one of ; { }, or a word, which may contain ${name}.
+_TOKEN = re.compile(
     r"""\#[^\n]* | "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)'
       | (?P<sign>[;{}]) | (?P<word>(?:\$\{\w+\}|\\.|[^\s;{}"'#\\])(?:\$\{\w+\}|\\.|[^\s;{}\\])*)""",
     re.VERBOSE,
@@ -32,7 +32,7 @@ _UNITS = {
 
 @dataclass
 class Directive:
-    """One directive: its name, its arguments and, for a block, what is in it."""
+    """One directive: its name, its arguments and, for a block, the directives in it."""
 
     name: str
     arguments: list[str]
@@ -47,9 +47,9 @@ class Directive:
         return next(iter(self.all(name)), None)
 
 
-def _marks(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield each token and whether it is a sign."""
-    for match in _MARK.finditer(text):
+def _tokens(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield each token, and whether it is one of ; { }."""
+    for match in _TOKEN.finditer(text):
         if match["sign"]:
             yield match["sign"], True
         elif match["word"] is not None:
@@ -59,24 +59,24 @@ def _marks(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def parse(text: str, include: Callable[[str], list[Directive]]) -> list[Directive]:
-    """Return the directives in `text`, with what `include` returns in place of each include.
+    """Return the directives in `text`; `include` returns those of each include's pattern.
 
-    Raises ValueError when braces or semicolons do not fit.
+    Raises ValueError when braces or semicolons do not match.
     """
     stack: list[list[Directive]] = [[]]
     words: list[str] = []
-    for mark, is_sign in _marks(text):
+    for word, is_sign in _tokens(text):
         if not is_sign:
-            words.append(mark)
-        elif mark == "}":
+            words.append(word)
+        elif word == "}":
             if words or len(stack) == 1:
                 raise ValueError("unexpected }")
             stack.pop()
         elif not words:
-            raise ValueError(f"unexpected {mark}")
+            raise ValueError(f"unexpected {word}")
         else:
             directive, words = Directive(words[0], words[1:]), []
-            if mark == "{":
+            if word == "{":
                 stack[-1].append(directive)
                 stack.append(directive.block)
             elif directive.name == "include":
@@ -89,7 +89,7 @@ def parse(text: str, include: Callable[[str], list[Directive]]) -> list[Directiv
 
 
 def read(path: Path) -> tuple[Directive, list[Path]]:
-    """Return the configuration that begins at `path` as one block, and the files that it is made of.
+    """Return the configuration that starts at `path` as one block, and the files that it consists of.
 
     Raises OSError and ValueError.
     """
@@ -115,7 +115,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 
 
 def seconds(text: str) -> float | None:
-    """Return a time such as 30s or 1h 30m in seconds, or None when it is none."""
+    """Return a time such as 30s or 1h 30m in seconds, or None when it is not a time."""
     parts = re.findall(r"(\d+)(ms|[smhdwMy]?)", text)
     if "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
         return None
@@ -123,7 +123,7 @@ def seconds(text: str) -> float | None:
 
 
 def inherited(blocks: list[Directive], name: str, default: str) -> str:
-    """Return the arguments of `name` from the innermost of `blocks` (outermost first) that has it."""
+    """Return the arguments of `name` in the innermost of `blocks` (outermost first) that has it."""
     for block in reversed(blocks):
         if directive := block.first(name):
             return " ".join(directive.arguments)
@@ -131,8 +131,8 @@ def inherited(blocks: list[Directive], name: str, default: str) -> str:
 
 
 def describe_location(path: str, blocks: list[Directive]) -> dict[str, Any]:
-    """Return what a proxying location does; `blocks` are http, server and location."""
-    # A level that sets one header inherits none.
+    """Return the proxy settings of a location; `blocks` are http, server and location."""
+    # A level that sets any header inherits none.
     level = next((block for block in reversed(blocks) if block.first("proxy_set_header")), None)
     headers = (
         {d.arguments[0].lower(): d.arguments[-1] for d in level.all("proxy_set_header")} if level else {}
@@ -152,10 +152,10 @@ def describe_location(path: str, blocks: list[Directive]) -> dict[str, Any]:
 
 
 def client_verification(http: Directive, server: Directive) -> str:
-    """Return what the server does about client certificates: off, optional or required.
+    """Return whether the server verifies client certificates: off, optional or required.
 
-    It also requires one by asking ("optional") and refusing whoever failed: by an `if` on $ssl_client_verify
-    or on a map of it.
+    "optional" counts as required when an `if` on $ssl_client_verify, or on a map of it, rejects unverified
+    clients.
     """
     verify = inherited([http, server], "ssl_verify_client", "off")
     if verify in ("on", "off"):
@@ -172,7 +172,7 @@ def client_verification(http: Directive, server: Directive) -> str:
 
 
 def describe(main: Directive, server_name: str, websocket_path: str) -> dict[str, Any]:
-    """Return what a reader wants to know of a site's configuration; see site_evidence_server."""
+    """Return the settings of a site; site_evidence_server's RETURN describes them (nginx_config)."""
     http = main.first("http") or Directive("http", [])
     servers = http.all("server")
 
@@ -182,7 +182,7 @@ def describe(main: Directive, server_name: str, websocket_path: str) -> dict[str
     def listens(server: Directive) -> list[str]:
         return [" ".join(directive.arguments) for directive in server.all("listen")]
 
-    # The server with the name that has TLS comes first: another one may only redirect to it.
+    # The named server with TLS comes first: one without may only redirect to it.
     named = [server for server in servers if server_name in names(server)]
     candidates = named or [server for server in servers if "_" in names(server)] or servers
     candidates.sort(key=lambda server: not any("ssl" in listen.split() for listen in listens(server)))
@@ -194,7 +194,7 @@ def describe(main: Directive, server_name: str, websocket_path: str) -> dict[str
         path: describe_location(path, [http, server, location]) for path, location in locations.items()
     }
     events = main.first("events") or Directive("events", [])
-    # Of the maps of that variable the one that makes Connection: it has an entry with the value upgrade.
+    # Of the maps of that variable, the one for the header Connection has an entry with the value upgrade.
     upgrade_map = next(
         (
             each

@@ -1,0 +1,270 @@
+"""The compose project on the server: its containers, Redis, worker and api."""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..probe.stages import Result, StageError, open_socket, ping
+from ..probe.target import Target
+from . import canary
+from .document import Datum, Missing, last_lines
+from .gather import Deadline, gather, run
+
+try:
+    import websocket
+except ImportError:
+    websocket = None  # type: ignore[assignment]
+
+MEMBERS = ("containers", "redis", "worker", "canary", "app_logs", "sockets")
+# Where the api listens inside its container (docs/contract.md).
+API_PORT = 8000
+API_SOCKETS = "/run/screen-flow/"
+# A container's environment contains secrets too; these variables are none.
+OPEN_VARIABLES = ("APP_HEARTBEAT_SECONDS", "APP_ALLOWED_ORIGINS", "APP_LOG_LEVEL", "APP_DEMO_SIGN_IN")
+INFO = (
+    "redis_version", "uptime_in_seconds", "connected_clients", "maxclients", "used_memory", "maxmemory",
+    "maxmemory_policy", "rdb_last_bgsave_status", "aof_last_write_status", "aof_enabled", "role", "loading",
+    "rejected_connections", "evicted_keys",
+)  # fmt: skip
+# How a refused password or user appears in text of redis-cli 7 and 8 (the reply's code) and of redis-py 8
+# (its exception's name, or the message that is left when it has taken the code off), with the code of the
+# reply.
+REFUSALS = (
+    (re.compile(r"\b(WRONGPASS|NOAUTH|NOPERM)\b"), ""),
+    (re.compile(r"\bAuthenticationError\b|invalid username-password"), "WRONGPASS"),
+    (re.compile(r"\bNoPermissionError\b"), "NOPERM"),
+)
+RECENT = 5  # lines of a log that describe the present
+
+
+def redis_code(text: str) -> str | None:
+    """Return the code of Redis's reply that refused a user or password, from a client's output, or None."""
+    for pattern, code in REFUSALS:
+        if found := pattern.search(text):
+            return code or found[1]
+    return None
+
+
+def stack(compose_dir: str, api: Target, user_id: str, deadline: Deadline) -> dict[str, Datum]:
+    """Return the data MEMBERS; `api` is the socket that receives the canary. Raises Missing."""
+    state = containers(compose_dir, deadline)
+    ids = {name: one["id"] for name, one in state.items() if one["state"] == "running"}
+
+    def running(name: str) -> str:
+        if name not in ids:
+            raise Missing(f"container {name} is not running.")
+        return str(ids[name])
+
+    inner = gather(
+        {
+            "redis": lambda: redis(running("redis"), deadline),
+            "worker": lambda: worker(running("redis"), deadline),
+            "canary": lambda: round_trip(running("worker"), running("redis"), api, user_id, deadline),
+            "app_logs": lambda: app_logs(state, deadline),
+            "sockets": lambda: sockets(state),
+        },
+        Deadline(deadline.left() - 0.3),
+    )
+    return {"containers": {"value": state}, **inner}
+
+
+def containers(compose_dir: str, deadline: Deadline) -> dict[str, dict[str, Any]]:
+    """Return the state of each service's container, by the service's name; raises Missing."""
+    label = f"label=com.docker.compose.project.working_dir={compose_dir}"
+    listed = run(["docker", "ps", "--all", "--quiet", "--filter", label], deadline)
+    if listed.returncode:
+        raise Missing(f"Docker returned an error: {' '.join(last_lines(listed.stderr))}")
+    if not listed.stdout.split():
+        return {}
+    inspected = json.loads(run(["docker", "inspect", *listed.stdout.split()], deadline).stdout or "[]")
+    found: dict[str, dict[str, Any]] = {}
+    for one in inspected:
+        labels = one["Config"]["Labels"]
+        if labels.get("com.docker.compose.oneoff") == "True":
+            continue
+        # During a deployment the old and the new container exist; a running one counts.
+        kept = found.get(labels["com.docker.compose.service"])
+        if kept is None or kept["state"] != "running":
+            found[labels["com.docker.compose.service"]] = _container(one)
+    return found
+
+
+def _container(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evidence that `docker inspect` has of one container."""
+    state = one["State"]
+    checks = state.get("Health", {}).get("Log") or []
+    output = "\n".join(check["Output"].strip() for check in checks[-1:])
+    variables = dict(entry.split("=", 1) for entry in one["Config"].get("Env") or [] if "=" in entry)
+    return {
+        "id": one["Id"],
+        "pid": state["Pid"],
+        "image": one["Config"]["Image"],
+        "state": state["Status"],
+        "health": state.get("Health", {}).get("Status", "none"),
+        "health_output": last_lines(output),
+        "redis_code": redis_code(output),
+        "exit_code": state["ExitCode"],
+        "out_of_memory": state["OOMKilled"],
+        "restarts": one["RestartCount"],
+        "started": _moment(state["StartedAt"]),
+        "finished": _moment(state["FinishedAt"]),
+        "variables": {name: variables[name] for name in OPEN_VARIABLES if name in variables},
+    }
+
+
+def _moment(text: str) -> float | None:
+    """Return Docker's time in Unix seconds, or None for its zero."""
+    if text.startswith("0001"):
+        return None
+    return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z$", r"\1+00:00", text)).timestamp()
+
+
+def sockets(state: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how many connections the api's container has on its port and its unix socket; raises Missing."""
+    pid = state.get("api", {}).get("pid")
+    if not pid:
+        raise Missing("container api is not running.")
+    # By hand: psutil reads its own network namespace alone, and not the state of unix sockets.
+    net = Path(f"/proc/{pid}/net")
+    tcp = [
+        line.split()[1:4] for name in ("tcp", "tcp6") for line in (net / name).read_text().splitlines()[1:]
+    ]
+    # A connection has its listener's path, and belongs to the namespace that it came from: nginx's, the
+    # host's.
+    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return sum(local.endswith(f":{API_PORT:04X}") and state == "01" for local, _, state in tcp) + sum(
+        len(words) > 7 and words[7].startswith(API_SOCKETS) and words[5] == "03" for words in unix
+    )
+
+
+def ready(api_port: int, timeout: float) -> dict[str, Any]:
+    """Return the statuses of the api's /healthz and /readyz, and the Redis error that the latter reports."""
+
+    def request(path: str) -> tuple[int | None, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", api_port, timeout=timeout)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read(500).decode(errors="replace")
+        except (OSError, http.client.HTTPException):
+            return None, ""
+        finally:
+            connection.close()
+
+    found = gather(
+        {"healthz": lambda: request("/healthz"), "readyz": lambda: request("/readyz")}, Deadline(timeout)
+    )
+    (healthz, _), (readyz, body) = (found[name].get("value", (None, "")) for name in ("healthz", "readyz"))
+    return {"healthz": healthz, "readyz": readyz, "redis_code": redis_code(body)}
+
+
+def redis(container: str, deadline: Deadline) -> dict[str, Any]:
+    """Return Redis's reply to PING and parts of INFO, by redis-cli inside its container; raises Missing."""
+    command = ["timeout", "3", "docker", "exec", "-i", container, "redis-cli"]
+    done = run(command, deadline, text="PING\nINFO\n")
+    info = dict(re.findall(r"^(\w+):([^\r\n]*)", done.stdout, re.MULTILINE))
+    reply = done.stdout.partition("\n")[0].strip() or " ".join(last_lines(done.stderr))
+    return {
+        "ping": reply,
+        "code": redis_code(reply),
+        "info": {name: info[name] for name in INFO if name in info},
+    }
+
+
+def worker(container: str, deadline: Deadline) -> dict[str, Any]:
+    """Return the seconds since a worker's last heartbeat, None for never, and how many jobs wait."""
+    done = run(
+        ["docker", "exec", "-i", container, "redis-cli"],
+        deadline,
+        text="TIME\nZREVRANGE dramatiq:__heartbeats__ 0 0 WITHSCORES\nLLEN dramatiq:cvs\n",
+    )
+    lines = done.stdout.split()
+    if len(lines) < 3 or not lines[0].isdecimal():
+        raise Missing(f"Redis returned no data: {' '.join(last_lines(done.stdout + done.stderr))}")
+    seen = float(lines[-2]) / 1000 if len(lines) > 4 else None
+    return {"seen": None if seen is None else float(lines[0]) - seen, "waiting": int(lines[-1])}
+
+
+def round_trip(
+    worker_id: str, redis_id: str, api: Target, user_id: str, deadline: Deadline
+) -> dict[str, Any]:
+    """Return how a canary that the worker publishes reaches a socket of the api; raises Missing."""
+    nonce = secrets.token_hex(8)
+    opened = Result(api.name, api.url)
+    end = time.monotonic() + deadline.left(api.limit)
+    try:
+        client = open_socket(api, opened, end)
+        # The pong proves that the api has subscribed: it does so before it accepts a socket.
+        ping(client, replace(api, healthy_close_codes=()), opened, end)
+    except StageError as error:
+        raise Missing(f"no socket of the api was open to receive it: {error}", error.reason) from None
+    except OSError as error:
+        # Its own text may contain the response's headers, cookies among them.
+        raise Missing(f"no socket of the api was open to receive it ({type(error).__name__}).") from None
+    start = time.monotonic()
+    try:
+        done = gather(
+            {
+                "channels": lambda: run(
+                    ["docker", "exec", "-i", redis_id, "redis-cli"],
+                    deadline,
+                    text=f"PUBSUB CHANNELS *{user_id}*\n",
+                ),
+                "published": lambda: canary.publish(worker_id, user_id, nonce, deadline),
+            },
+            deadline,
+        )
+        if "value" not in done["published"]:
+            raise Missing(done["published"]["missing"], done["published"]["reason"])
+        published = done["published"]["value"]
+        found = {
+            "published_on": published["channel"] or None,
+            "subscribed_to": done["channels"]["value"].stdout.split() if "value" in done["channels"] else [],
+            "received_ms": None,
+            "redis_code": published["redis_code"],
+            "error": published["error"],
+        }
+        if not found["error"] and _receives(client, nonce, deadline):
+            # Includes the start of a Python process; verify measures the delivery alone.
+            found["received_ms"] = round((time.monotonic() - start) * 1000)
+        return found
+    finally:
+        client.shutdown()
+
+
+def _receives(client: Any, nonce: str, deadline: Deadline) -> bool:
+    """Return whether the event with this nonce comes over the socket in time."""
+    client.settimeout(deadline.left(1.5))
+    try:
+        while nonce not in str(client.recv()):
+            pass
+    except (websocket.WebSocketException, OSError):
+        return False
+    return True
+
+
+def app_logs(state: Mapping[str, Mapping[str, Any]], deadline: Deadline) -> dict[str, dict[str, Any]]:
+    """Return the last lines of each container's log, redacted, and the Redis refusal in the newest."""
+
+    def read(container: str) -> dict[str, Any]:
+        shown = run(["docker", "logs", "--tail", "20", container], deadline)
+        lines = last_lines(shown.stdout + shown.stderr)
+        return {"lines": lines, "redis_code": redis_code("\n".join(lines[-RECENT:]))}
+
+    found = gather(
+        {name: partial(read, one["id"]) for name, one in state.items()}, Deadline(deadline.left(3))
+    )
+    return {
+        name: datum.get("value", {"lines": [datum.get("missing", "")], "redis_code": None})
+        for name, datum in found.items()
+    }
