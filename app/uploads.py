@@ -1,10 +1,12 @@
 """Receives CVs: streams a multipart body to disk, and detects the kind of each file from its content."""
 
 import os
+import re
 import struct
 import zipfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from contextlib import ExitStack
+from email.message import Message
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +25,7 @@ DIRECTORY_LIMIT = 1 << 20  # bytes of a ZIP archive's central directory; a DOCX 
 CHUNK = 1 << 16  # bytes per read
 
 _NAMED = {".pdf": "PDF", ".docx": "DOCX", ".txt": "plain text"}
+_MAIN_PART = re.compile(r"word/document\d*\.xml")  # Word on the web numbers it
 _NOT_PLAIN = (b"{\\rtf", b"<!doctype", b"<html", b"<?xml", b"%!PS")
 
 
@@ -107,7 +110,8 @@ class _Form:
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        if b"filename" not in options:
+        filename = _filename(self._disposition, options)
+        if filename is None:
             return  # an ordinary form field, which is ignored
         field = options.get(b"name", b"").decode("utf-8", "replace")
         if field != FIELD:
@@ -116,7 +120,7 @@ class _Form:
             )
         if len(self.uploads) == FILES_LIMIT:
             raise HTTPException(422, f"More than {FILES_LIMIT} files in one upload; upload fewer at a time.")
-        self._current = Upload(options[b"filename"].decode("utf-8", "replace"), self._folder)
+        self._current = Upload(filename, self._folder)
         self._files.callback(self._current.file.close)
         self.uploads.append(self._current)
 
@@ -126,6 +130,18 @@ class _Form:
 
     def _end(self) -> None:
         self._complete = True
+
+
+def _filename(disposition: bytes, options: dict[bytes, bytes]) -> str | None:
+    """Return a part's filename, None for a part that is not a file."""
+    if b"filename" in options:
+        return options[b"filename"].decode("utf-8", "replace")
+    if b"*=" not in disposition:
+        return None
+    # RFC 7578 forbids `filename*`, so the parser skips it, yet some clients send nothing else.
+    message = Message()
+    message["Content-Disposition"] = disposition.decode("latin-1")
+    return message.get_filename()
 
 
 async def receive(request: Request, folder: Path, limit: int, files: ExitStack) -> list[Upload]:
@@ -226,18 +242,19 @@ def _is_docx(file: BinaryIO) -> bool:
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
-            return {"[Content_Types].xml", "word/document.xml"} <= set(archive.namelist())
+            names = {name.replace("\\", "/").lower() for name in archive.namelist()}
+            return "[content_types].xml" in names and any(map(_MAIN_PART.fullmatch, names))
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
 
 
 def _is_text(file: BinaryIO) -> bool:
-    """Tell whether the whole file is text: UTF-8, UTF-16 with a byte order mark, or Windows-1252."""
+    """Tell whether the whole file is text: UTF-8, UTF-16 with a byte order mark, or an older encoding."""
     file.seek(0)
     head = file.read(16)
     if head.removeprefix(BOM_UTF8).lstrip().lower().startswith(_NOT_PLAIN):
         return False
-    encodings = ["utf-16"] if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ["utf-8-sig", "cp1252"]
+    encodings = ["utf-16"] if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ["utf-8-sig", "latin-1"]
     for encoding in encodings:
         decoder = getincrementaldecoder(encoding)()
         file.seek(0)

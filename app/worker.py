@@ -30,6 +30,7 @@ UPLOAD_SECONDS = 86_400  # after which an unprocessed upload is deleted
 HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a heartbeat after which others take over a worker's jobs
 IDLE_WAIT = 200  # milliseconds between polls of an empty queue, at most
 REDIS_WAIT = 1.0  # seconds between attempts of a job that lost Redis
+EXTRACTOR = str(Path(extract.__file__).parent)
 EXTRACT_TIMEOUT = 60  # seconds; longer than the extractor's own limit, for a busy machine
 # One file per worker process, named by its id in Redis; the health check reads the names.
 ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
@@ -154,7 +155,7 @@ def _extract(kind: str, path: Path) -> str:
         raise extract.Refused("The uploaded file is no longer on the server. Upload it again.")
     try:
         child = subprocess.run(  # noqa: S603
-            [sys.executable, "-I", extract.__file__, kind, str(path)],
+            [sys.executable, "-I", EXTRACTOR, kind, str(path)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={},

@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import figures, loss, sockets, storm, storm_table, upstream
+from bench import extraction, figures, loss, sockets, storm, storm_table, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -58,6 +58,11 @@ def _add_count(parser: argparse.ArgumentParser, option: str, default: int, what:
         metavar="N",
         help=f"{what} (%(default)s)",
     )
+
+
+def _extraction(_: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
+    report = extraction.run()
+    return extraction.table(report), extraction.figures(report)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     way.set_defaults(run=_upstream)
     low = 2 * upstream.USERS
     _add_count(way, "clients", 2_000, f"number of clients, {low} or more", low)
+
+    reading = commands.add_parser(
+        "extraction",
+        parents=[common],
+        help="name, email and phone read from CVs by every installed writer; takes minutes",
+        description="Further writers of Python and of npm are taken from PYTHONPATH and NODE_PATH.",
+    )
+    reading.set_defaults(run=_extraction)
     return parser
 
 
