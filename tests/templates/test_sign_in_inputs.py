@@ -21,9 +21,11 @@ def refusals(**inputs):
     variables = {"role_path": str(ROLE), "app_stack_allowed_origins": ["https://www.example.com"]}
     for file in ("defaults/main.yml", "vars/main.yml"):
         variables = loader.load_from_file(str(ROLE / file), trusted_as_template=True) | variables
-    (task,) = loader.load_from_file(str(ROLE / "tasks/validate.yml"), trusted_as_template=True)
-    rules = Templar(loader, variables=variables | inputs).template(task["vars"]["__app_stack_rules"])
-    return [rule["say"] for rule in rules if not rule["ok"]]
+    tasks = loader.load_from_file(str(ROLE / "tasks/validate.yml"), trusted_as_template=True)
+    internals = tasks[-1]["vars"]
+    variables |= internals | {"ansible_facts": {"server": {"listeners": []}}}
+    rules = Templar(loader, variables=variables | inputs).template(internals["__app_stack_rules"])
+    return [rule["msg"] for rule in rules if not rule["ok"]]
 
 
 @pytest.mark.parametrize(
@@ -52,25 +54,25 @@ def test_usable(inputs):
             (
                 "app_stack_session_jwks_url",
                 url,
-                "give the https:// address of your identity provider's key set",
+                "use the https:// address of your identity provider's key set",
             )
             for url in (
                 *("http://login.example.com/keys", "http://127.0.0.1.example.com/keys", "login.example.com"),
-                *("https://user:secret@login.example.com/keys", "https://login.example.com/a b"),
+                "https://login.example.com/a b",
             )
         ],
-        ("app_stack_session_issuer", "", "give the issuer exactly as the provider's tokens have it"),
-        ("app_stack_session_issuer", "my-realm", "give the issuer exactly as the provider's tokens have it"),
-        ("app_stack_session_audience", [], "give a list of the aud values"),
+        ("app_stack_session_issuer", "", "use the issuer exactly as the provider's tokens have it"),
+        ("app_stack_session_issuer", "my-realm", "use the issuer exactly as the provider's tokens have it"),
+        ("app_stack_session_audience", [], "use a list of the aud values"),
         ("app_stack_session_audience", ["a,b"], "without commas and spaces"),
-        ("app_stack_session_max_seconds", "5", "give 60 or more seconds"),
-        ("app_stack_session_ca_bundle", "/nowhere", "give a PEM file, or nothing"),
-        ("app_stack_demo_sign_in", True, "give one of the two, as the demo's sign-in signs sessions itself"),
+        ("app_stack_session_max_seconds", "5", "use 60 or more seconds"),
+        ("app_stack_session_ca_bundle", "/nowhere", "use a PEM file, or leave it empty"),
+        ("app_stack_demo_sign_in", True, "use one of the two, as the demo's sign-in signs sessions itself"),
         *[
             (
                 "app_stack_sign_in_url",
                 url,
-                "give the https:// address where people sign in, a path of this site",
+                "use the https:// address where users sign in, a path of this site",
             )
             for url in (
                 "//evil.example",
@@ -86,6 +88,13 @@ def test_refused(name, value, remedy):
     (sentence,) = refusals(**{**PROVIDER, name: value})
     assert f"{name} is " in sentence and remedy in sentence
     assert (str(value) if value is not True else "true") in sentence
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown():
+    url = "https://user:secret@login.example.com/keys"
+    (sentence,) = refusals(**{**PROVIDER, "app_stack_session_jwks_url": url})
+    assert "https://...@login.example.com/keys" in sentence
+    assert "secret" not in sentence
 
 
 def environment(render, **inputs):

@@ -1,6 +1,6 @@
 """A container that does not become healthy says why, in the run's own message."""
 
-from tests.kit.playbook import run_playbook
+from tests.kit.playbook import run_playbook, words
 
 CONVERGE = "molecule/app_stack/converge.yml"
 KEYS = "/opt/screen-flow/secrets/session_keys"
@@ -14,7 +14,7 @@ def test_the_message_has_the_last_lines_of_what_is_unhealthy(host):
         host.run_expect([0], f"cp -p /root/session_keys {KEYS} && rm /root/session_keys")
         mended = run_playbook(CONVERGE)
     assert failed.returncode == 2
-    message = failed.stdout.split("Stop with the reason")[1]
+    message = words(failed.stdout)
     assert "The last lines of api:" in message
     assert "must hold 1 to 2 lines of 32 or more characters" in message
     assert "The last lines of redis:" not in message
