@@ -72,7 +72,7 @@ export function Uploader({ onUploaded, onSignedOut }: UploaderProps) {
           className="visually-hidden"
           type="file"
           multiple
-          accept=".pdf,.docx,.txt"
+          accept=".pdf,.docx,.dotx,.docm,.txt"
           aria-label="Choose CVs to add"
           aria-describedby={hint}
           data-testid="file-input"
