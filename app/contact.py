@@ -1,4 +1,4 @@
-"""Find whose CV it is: name, email and phone, none of which may be a referee's or an employer's."""
+"""Find the candidate's name, email and phone; none may be a referee's or an employer's."""
 
 import re
 import unicodedata
@@ -58,7 +58,7 @@ _NOT_A_NAME = re.compile(rf"\b{words.NOT_A_NAME}\b", re.IGNORECASE)
 _HEADINGS = {
     section: re.compile(rf"\W*{phrases}\W*", re.IGNORECASE) for section, phrases in words.SECTIONS.items()
 }
-_SOMEBODY_ELSE = re.compile(rf"\b{words.SOMEBODY_ELSE}\b", re.IGNORECASE)
+_OTHER_PERSON = re.compile(rf"\b{words.OTHER_PERSON}\b", re.IGNORECASE)
 _CONTACT_LABEL = re.compile(rf"\W*{words.CONTACT_LABEL}\b\W*", re.IGNORECASE)
 _ROLE = re.compile(rf"{words.ROLES}@", re.IGNORECASE)
 _FREE_MAIL = re.compile(rf"@{words.FREE_MAIL}\.[a-z.]{{2,6}}$", re.IGNORECASE)
@@ -78,7 +78,7 @@ class _Line:
 @dataclass
 class _Address:
     address: str
-    is_contact: bool  # it stands among contact details, and is not a department's
+    is_contact: bool  # it is among the contact details, and not a department's
 
     @property
     def local(self) -> str:
@@ -112,10 +112,8 @@ def _lines(text: str) -> list[_Line]:
                 section = heading
             elif section == "top" and number == TOP_LINES:
                 section = "other"
-            somebody_else = section == "references" or _SOMEBODY_ELSE.search(line)
-            lines.append(
-                _Line(line, "references" if somebody_else else section, number, _EMAIL.findall(line))
-            )
+            other_person = section == "references" or _OTHER_PERSON.search(line)
+            lines.append(_Line(line, "references" if other_person else section, number, _EMAIL.findall(line)))
     return lines
 
 
@@ -143,7 +141,7 @@ def _name_and_email(lines: list[_Line]) -> tuple[str | None, str | None]:
     name = _labelled_name(own)
     if name is None:
         name = _first_name(own)
-        # The first line may be something else: a name that the contact address repeats is surer.
+        # The first line may be something else: a name that the contact address repeats is more reliable.
         contact_address = next((found.local for found in addresses if found.is_contact), "")
         top = [line.text for line in own if line.number < NAME_LINES]
         # A name in large letters may take two lines.
@@ -199,7 +197,7 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
         before = lines[index - 1].text if index else ""
         labelled = _CONTACT_LABEL.match(line.text) or _CONTACT_LABEL.fullmatch(before)
         for address in line.emails:
-            # Fonts of TeX have no underscore: what stands before may be the first half.
+            # Fonts of TeX have no underscore: what precedes it may be the first half.
             prefix = line.text.partition(address)[0]
             if _HALF.fullmatch(prefix) and not _CONTACT_LABEL.fullmatch(prefix):
                 continue
@@ -215,7 +213,7 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
 
 
 def _are_halves(first: str, second: str, address: str) -> bool:
-    """Tell whether an address repeats both lines of a name, or the second after the first's initial."""
+    """Return whether an address repeats both lines of a name, or the second after the first's initial."""
     single = _ONE_WORD.fullmatch(first) and _ONE_WORD.fullmatch(second)
     initial = bool(single) and address.lower().startswith(_folded(first)[0])
     return bool(_likeness(second, address) and (initial or _likeness(first, address)))
@@ -225,7 +223,7 @@ def _own_address(name: str | None, addresses: list[_Address]) -> str | None:
     """Return the address that repeats the name most, or else the first among contact details."""
     best, best_likeness = None, 0
     for found in addresses:
-        # hello@lovelace.example is hers, hello@agency.example is not.
+        # hello@lovelace.example is the candidate's, hello@agency.example is not.
         part = found.address.partition("@")[2] if _ROLE.match(found.address) else found.local
         likeness = _likeness(name or "", part)
         if likeness > best_likeness:

@@ -1,10 +1,10 @@
-"""Words of CVs in the languages of the candidates, by what they say of the line that they stand on."""
+"""Words of CVs in the candidates' languages, by what they mean for the line that they are on."""
 
 import re
 
 
 def _any(text: str) -> str:
-    """Return an expression for any of the phrases, given one a comma; a space stands for any."""
+    """Return an expression for any of the comma-separated phrases; a space matches any white space."""
     phrases = sorted((" ".join(phrase.split()) for phrase in text.split(",") if phrase.strip()), key=len)
     return "(?:" + "|".join(re.escape(phrase).replace(r"\ ", r"\s+") for phrase in reversed(phrases)) + ")"
 
@@ -63,8 +63,8 @@ SECTIONS = {
         εμπειρία, εκπαίδευση, σπουδές, δεξιότητες
     """),
 }
-# On the line of somebody else's address.
-SOMEBODY_ELSE = _any("""
+# On the line of another person's address.
+OTHER_PERSON = _any("""
     referee, referees, reference, references, supervisor, supervised by, line manager, report to,
     reports to, reported to, reporting to, recruiter, agency, employer, vorgesetzter, vorgesetzte,
     ansprechpartner, ansprechpartnerin, referenz
@@ -73,13 +73,13 @@ CONTACT_LABEL = _any("""
     email, e-mail, mail, courriel, correo, correo electrónico, эл. почта, почта, tel, telephone, phone,
     mobile, cell, telefon, téléphone, teléfono, телефон, тел, τηλ, τηλέφωνο
 """)
-# What stands before the @ of a department's address.
+# The part before the @ of a department's address.
 ROLES = _any("""
     info, contact, kontakt, office, hr, job, jobs, career, careers, recruiting, recruitment, hiring,
     sales, support, admin, hello, mail, team, press, bewerbung, personal, service, marketing, enquiries,
     reception, noreply, no-reply, privacy, webmaster
 """)
-# Providers of addresses for private people, before their top-level domain.
+# Providers of personal addresses, without their top-level domain.
 FREE_MAIL = _any("""
     gmail, googlemail, outlook, hotmail, live, msn, yahoo, ymail, icloud, me, mac, aol, gmx, web,
     proton, protonmail, pm, mail, yandex, ukr, wp, o2, onet, interia, seznam, libero, orange, free,

@@ -50,7 +50,7 @@ def stream(user_id: str) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` has the form of an event id: two unsigned 64-bit numbers joined by a hyphen."""
+    """Return whether `text` has the form of an event id: two unsigned 64-bit numbers joined by a hyphen."""
     return re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", text) is not None and max(position(text)) < 2**64
 
 
@@ -61,7 +61,7 @@ def position(event_id: str) -> tuple[int, int]:
 
 
 def newer(event_id: str, other: str) -> bool:
-    """Tell whether `event_id` comes after `other` in a stream."""
+    """Return whether `event_id` comes after `other` in a stream."""
     return position(event_id) > position(other)
 
 

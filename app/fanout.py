@@ -1,4 +1,4 @@
-"""Writes each room's window to its listeners, in small steps, and drops the frames that nobody needs."""
+"""Writes each room's window to its listeners, in small steps, and drops the frames that no listener needs."""
 
 import asyncio
 import logging

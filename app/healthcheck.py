@@ -7,7 +7,7 @@ import sys
 
 
 def api() -> str | None:
-    """Return what is wrong with the api, or None. Connects as the proxy does: by the unix socket, if any."""
+    """Return what is wrong with the api, or None. Connects as the proxy does: to the unix socket, if any."""
     path = os.environ.get("APP_SOCKET")
     try:
         connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=4)

@@ -8,7 +8,7 @@ is read and framed once however many sockets there are, and a slow socket costs 
   (another predecessor, a new subscription, a lost connection), by a page of the stream;
 - at its beginning by pages of the stream, for sockets that resume from an event before it.
 
-Rooms wait in one queue for their next page, so a user with a long backlog delays nobody, and a socket waits
+Rooms wait in one queue for their next page, so a user with a long backlog delays no other, and a socket waits
 as long as the queue moves. What the stream can't provide without a gap, or not in time, is replaced by a
 snapshot, which all sockets of the room share.
 
@@ -31,9 +31,9 @@ from app.stream_reader import ROOMS_PER_ROUND, StreamReader
 
 CHANNELS_PER_COMMAND = 256  # channels in one SUBSCRIBE or UNSUBSCRIBE
 MESSAGES_PER_STEP = 64  # published messages processed before the event loop runs other tasks
-REDIS_TIMEOUT = 5.0  # seconds without an answer of Redis after which waiting sockets are refused
+REDIS_TIMEOUT = 5.0  # seconds without an answer from Redis after which waiting sockets are refused
 OUTAGE_TIMEOUT = 2.0  # the same without a connection to Redis: probes wait five seconds for an answer
-PING_AFTER = 10.0  # seconds of silence of Redis after which it is pinged; as many again end the connection
+PING_AFTER = 10.0  # seconds without a message until Redis is pinged, and then until the connection ends
 RETRY_MAX = 1.0  # seconds between attempts to reach Redis
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 class Hub:
     """Delivers each user's events to that user's sockets. `run` must be running.
 
-    `subscriber` and `commands` are clients of one Redis, both decoding; a connection of each is used.
+    `subscriber` and `commands` are clients of one Redis, both decoding; one connection of each is used.
     `subscriber` must not retry by itself: it would hide a lost connection.
     """
 
@@ -124,7 +124,7 @@ class Hub:
             await asyncio.sleep(delay)
 
     def _check(self, listener: Listener) -> None:
-        """Refuse a listener that waits for a Redis which does not answer."""
+        """Refuse a listener that has waited too long for an answer from Redis."""
         if listener.cursor is not None or listener.end is not None or listener.room.closed:
             return
         loop = asyncio.get_running_loop()

@@ -20,13 +20,13 @@ REFRESH = 300.0  # seconds between two fetches while the provider answers
 COOL_DOWN = 5.0  # seconds between two fetches that requests cause, and before the first retry
 LONGEST_RETRY = 60.0  # seconds between two retries while the provider fails
 KEEP = 12 * 3600.0  # seconds that the last good key set is trusted while no newer one can be fetched
-PATIENCE = 12.0  # seconds that a request waits for a fetch: the cool-down and the fetch itself
+FETCH_WAIT = 12.0  # seconds that a request waits for a fetch: the cool-down and the fetch itself
 TIMEOUT = 5.0  # seconds that the provider may stay silent
 MAX_BYTES = 1 << 20  # of a key set
 HEADERS = {"User-Agent": "screen-flow", "Accept": "application/json"}
 
-# RFC 7518 and RFC 8037: the keys, by type and curve, that an algorithm takes. No symmetric ones: whoever can
-# read the set could sign.
+# RFC 7518 and RFC 8037: the keys, by type and curve, that an algorithm takes. No symmetric ones: anyone who
+# can read the set could sign.
 RSA: set[tuple[str, str | None]] = {("RSA", None)}
 ALGORITHMS: dict[str, set[tuple[str, str | None]]] = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), RSA),
@@ -40,16 +40,16 @@ logger = logging.getLogger(__name__)
 
 
 class KeySetError(Exception):
-    """No usable key set was fetched; the text says why, and completes a sentence that names the address."""
+    """No usable key set was fetched; the text is the reason, for a sentence that names the address."""
 
 
 class KeySetUnavailable(Exception):
-    """Whether a token is valid is not known now: there is no key set, or not one that is new enough."""
+    """A token can't be verified now: there is no key set, or none that is new enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A public key for one algorithm. A key that names none stands in the set once for each that it fits."""
+    """A public key for one algorithm. A key that names none is in the set once for each that it fits."""
 
     kid: str | None
     algorithm: str
@@ -59,7 +59,7 @@ class SigningKey:
 def parse(document: Any) -> list[SigningKey]:
     """Return the signing keys of a key set. Raises KeySetError when there is none.
 
-    Keys for encryption, of unknown types or malformed are skipped, as RFC 7517, section 5, wants it.
+    Keys for encryption, of unknown types or malformed are skipped, as RFC 7517, section 5, requires.
     """
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
@@ -84,7 +84,7 @@ def _usable(jwk: dict[str, Any]) -> Iterator[SigningKey]:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *arguments: Any) -> None:
-        """Let the redirect be an error: it could lead to http, or to another host."""
+        """Treat a redirect as an error: it could lead to http, or to another host."""
 
 
 def fetch(url: str, ca_file: Path | None) -> list[SigningKey]:
@@ -171,7 +171,7 @@ class KeySet:
     async def _next_attempt(self) -> None:
         self._wanted.set()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(FETCH_WAIT):
                 await self._attempt.wait()
         except TimeoutError:
             raise KeySetUnavailable from None
@@ -218,7 +218,7 @@ class KeySet:
             )
         else:
             logger.error(
-                "The sign-in's key set %s can't be fetched: %s. Without it nobody's session can be verified: "
+                "The sign-in's key set %s can't be fetched: %s. Without it no session can be verified: "
                 "requests get 503, sockets 1013.",
                 *(self._url, error),
             )

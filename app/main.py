@@ -42,7 +42,7 @@ RETRY_AFTER = 3  # seconds, sent in Retry-After while Redis is unavailable
 GRACE = 5  # seconds at shutdown after which uvicorn cancels open requests and sockets
 BACKLOG = 16_384  # pending connections; a unix socket refuses the next one, where TCP retries
 PROXY = "unix"  # client address of the unix socket's peer, which is the proxy
-# On the TCP port the proxy connects from one of Docker's addresses; a header has the client's own.
+# On the TCP port the proxy connects from one of Docker's addresses; a header carries the client's.
 PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 logger = logging.getLogger(__name__)

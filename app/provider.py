@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A verified session: its user, its end in Unix seconds, and the seconds it is honoured beyond that."""
+    """A verified session: its user, its end in Unix seconds, and how many seconds longer it is accepted."""
 
     subject: str
     expires: float
@@ -36,7 +36,7 @@ class LifetimeError(jwt.InvalidTokenError):
     """The token is valid for longer than APP_SESSION_MAX_SECONDS."""
 
 
-# Raised for a claim of a token whose signature is right.
+# Raised for a claim of a token whose signature is valid.
 CLAIM_ERRORS = (
     jwt.ExpiredSignatureError,
     jwt.ImmatureSignatureError,
@@ -102,7 +102,7 @@ class Provider:
             raise LifetimeError
 
     def _log(self, error: jwt.InvalidTokenError, claims: dict[str, Any]) -> None:
-        """Log why a token is refused that the provider did sign, once per kind in LOG_INTERVAL seconds."""
+        """Log why a token that the provider signed is refused, once per kind in LOG_INTERVAL seconds."""
         kind, now = type(error).__name__, time.monotonic()
         if now - self._logged.get(kind, -LOG_INTERVAL) < LOG_INTERVAL:
             return

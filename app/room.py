@@ -34,7 +34,7 @@ class FrameWriter(Protocol):
 
 
 class Scheduler(Protocol):
-    """What a listener needs of app.fanout's Fanout."""
+    """The part of app.fanout's Fanout that a listener uses."""
 
     def write_soon(self, listener: "Listener") -> None:
         """Flush a listener again after other listeners had their turn."""
@@ -143,7 +143,7 @@ class Room:
         self.window: Window | None = None  # None before the first read
         self.newest_seen: str | None = None  # newest id published before the first read or during a reset
         self.stale = True  # the stream may have events after the window
-        self.needs_reset = False  # the events after the window's last can't be read: it has to begin anew
+        self.needs_reset = False  # the events after the window's last can't be read: it has to be rebuilt
         self.extend_to: str | None = None  # oldest event before the window that a starting listener wants
         self.searched_to: tuple[int, int] | None = None  # the stream has nothing from here to the window
         self.needs_snapshot = False  # a starting listener can't resume and needs a new snapshot

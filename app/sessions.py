@@ -1,4 +1,4 @@
-"""Sessions: signed tokens (JWT) of our own keys, or of an identity provider (app/provider.py).
+"""Sessions: tokens (JWT) signed with our own keys or by an identity provider (app/provider.py).
 
 `python -m app.sessions issue --subject site-check-me --ttl 120` prints a probe's token.
 """
@@ -19,7 +19,7 @@ from app.settings import Settings
 
 COOKIE = "__Host-screen-flow"
 PROBE_PREFIX = "site-check"
-KEY_LENGTH = 32  # characters; HS256 wants as many bits as its digest has
+KEY_LENGTH = 32  # characters; HS256 needs a key at least as long as its digest
 # Printable ASCII: a subject becomes part of Redis keys, log lines and the socket's path. In a path browsers
 # resolve dot segments, and nginx does so behind an encoded slash, too.
 SUBJECT = re.compile(r"(?!(?:.*/)?\.\.?(?:/|$))[!-~]{1,255}")
@@ -74,7 +74,7 @@ class KeyFile:
 class Sessions:
     """Verifies sessions with the configured keys, and signs those of the demo.
 
-    With a JWKS, `run` has to run beside. Raises BadKeyFile at construction when a key file can't be used.
+    With a JWKS, `run` must be running. Raises BadKeyFile at construction when a key file can't be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -95,7 +95,7 @@ class Sessions:
     async def verify(self, token: str | None) -> Session:
         """Return the session in `token`.
 
-        Raises InvalidSession when there is none to trust, KeySetUnavailable when that is not known now.
+        Raises InvalidSession when it is not valid, KeySetUnavailable when it can't be verified now.
         """
         if not token:
             raise InvalidSession("Not signed in.")

@@ -97,7 +97,7 @@ class Settings(WorkerSettings):
         description="the longest lifetime of a token in seconds, 60 or more, for example 86400",
     )
     sign_in_url: str | None = Field(
-        default=None, description="the https:// address where people sign in, or a path of this site"
+        default=None, description="the https:// address where users sign in, or a path of this site"
     )
     probe_key_file: Path | None = Field(
         default=None, description="a file with one HS256 key of 32 characters or more"
@@ -152,14 +152,14 @@ class Settings(WorkerSettings):
                 if not getattr(self, name):
                     raise ValueError(
                         f"APP_SESSION_JWKS_URL is {self.session_jwks_url!r} and APP_{name.upper()} is not "
-                        "set, so tokens for other applications would sign people in. Use "
+                        "set, so tokens for other applications would sign users in. Use "
                         f"{type(self).model_fields[name].description}."
                     )
         return self
 
 
 def _is_secure_url(value: str) -> bool:
-    """Tell whether `value` is an https URL without credentials, or http on a loopback address."""
+    """Return whether `value` is an https URL without credentials, or http on a loopback address."""
     try:
         url = urlsplit(value)
         host, _ = url.hostname, url.port

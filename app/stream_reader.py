@@ -147,7 +147,7 @@ class StreamReader:
             command = ("XREVRANGE", key, "+", oldest, "COUNT", str(PAGE))
             return _Query(_Kind.FIRST, command, until=oldest, limit=PAGE)
         if room.stale:
-            # What makes it stale from now on may be later than the answer.
+            # An event that makes it stale from now on may be later than the answer.
             room.stale = False
             command = ("XRANGE", key, window.last, "+", "COUNT", str(NEWS))
             return _Query(_Kind.FORWARD, command, begin=window.last, limit=NEWS)
@@ -244,7 +244,7 @@ class StreamReader:
             _extend(room, window, query, events)
 
     def place(self, room: Room) -> None:
-        """Give each starting listener its cursor if the window has its event; otherwise enqueue the room."""
+        """Set each starting listener's cursor if the window has its event; otherwise enqueue the room."""
         window, room.extend_to, room.needs_snapshot = room.window, None, False
         if window is not None and not room.needs_reset and room.starting:
             now = asyncio.get_running_loop().time()

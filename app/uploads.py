@@ -228,7 +228,7 @@ def _kind(upload: Upload) -> tuple[str, str]:
 
 
 def _is_docx(file: BinaryIO) -> bool:
-    """Tell whether an archive's central directory has a Word document's parts, without unpacking them."""
+    """Return whether an archive's central directory has a Word document's parts, without unpacking them."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - CHUNK - 22))
     tail = file.read()
@@ -249,7 +249,7 @@ def _is_docx(file: BinaryIO) -> bool:
 
 
 def _is_text(file: BinaryIO) -> bool:
-    """Tell whether the whole file is text: UTF-8, UTF-16 with a byte order mark, or an older encoding."""
+    """Return whether the whole file is text: UTF-8, UTF-16 with a byte order mark, or an older encoding."""
     file.seek(0)
     head = file.read(16)
     if head.removeprefix(BOM_UTF8).lstrip().lower().startswith(_NOT_PLAIN):

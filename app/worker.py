@@ -141,7 +141,7 @@ def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> N
         logger.info("CV %s failed: %s", cv["cv_id"], refused)
         progress.advance(cv, "failed", error=str(refused))
     except Exception:
-        logger.exception("CV %s failed by an internal error", cv["cv_id"])
+        logger.exception("CV %s failed with an internal error", cv["cv_id"])
         progress.advance(
             cv, "failed", error="The CV could not be processed because of an internal error. Upload it again."
         )

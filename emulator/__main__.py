@@ -39,7 +39,7 @@ def zone_name(text: str) -> str:
 def port(text: str) -> int:
     """Parse a TCP port, 1 to 65535."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: use a number from 1 to 65535")
     return int(text)
 
 
@@ -51,7 +51,7 @@ def seconds(text: str) -> float:
         value = -1
     if not 0 < value < 86400:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a duration: give seconds, more than 0 and less than 86400"
+            f"{text!r} is not a duration: use seconds, more than 0 and less than 86400"
         )
     return value
 
@@ -98,7 +98,7 @@ def ranges(text: str) -> list[str]:
     try:
         return [str(ipaddress.ip_network(cidr.strip())) for cidr in text.split(",") if cidr.strip()]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}: give networks such as 192.0.2.0/24") from error
+        raise argparse.ArgumentTypeError(f"{error}: use networks such as 192.0.2.0/24") from error
 
 
 def settings(text: str) -> dict[str, Value]:
@@ -108,7 +108,7 @@ def settings(text: str) -> dict[str, Value]:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or name not in SETTINGS:
             raise argparse.ArgumentTypeError(
-                f"{pair!r} is not a setting: give name=value with one of {', '.join(SETTINGS)}"
+                f"{pair!r} is not a setting: use name=value with one of {', '.join(SETTINGS)}"
             )
         numeric = not isinstance(SETTINGS[name].default, str)
         try:

@@ -176,7 +176,7 @@ class _Connection(ssl.SSLObject):
 
 
 class EdgeTls:
-    """The edge's TLS contexts towards visitors and origins, as the zone's settings say."""
+    """The edge's TLS contexts towards visitors and origins, according to the zone's settings."""
 
     def __init__(self, folder: Path, zone_name: str) -> None:
         """Load the authorities from `folder` and issue the edge's certificate, for the zone and *.zone."""

@@ -153,7 +153,7 @@ class Store:
             ) from error
         if found != name:
             raise ValueError(
-                f"{self._file} holds the zone {found!r}, not {name!r}: give each zone its own folder"
+                f"{self._file} holds the zone {found!r}, not {name!r}: use a separate folder for each zone"
             )
         return True
 

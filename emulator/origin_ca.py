@@ -91,7 +91,7 @@ class OriginCa(StoredList):
     def _names(self, names: Any) -> list[str]:
         """Return the host names if all belong to the zone. Raises ApiError."""
         if not isinstance(names, list) or not 1 <= len(names) <= MAX_NAMES:
-            raise ApiError(400, 1008, f"hostnames: give 1 to {MAX_NAMES} names")
+            raise ApiError(400, 1008, f"hostnames: use 1 to {MAX_NAMES} names")
         zone = str(self._store.data["name"])
         for name in names:
             if not isinstance(name, str) or not HOSTNAME.fullmatch(name.removeprefix("*.")):

@@ -94,7 +94,7 @@ class Traffic:
                 record = RequestRecord(**{**item, "time": _time(item["time"])})
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"request {number}: {error!r}: give time (ISO 8601), status, count, host, path"
+                    f"request {number}: {error!r}; the fields are time (ISO 8601), status, count, host, path"
                 ) from None
             created.append(record)
         self._records.clear()
@@ -171,7 +171,7 @@ class Traffic:
         start = next((_time(wanted[key]) for key in ("datetime_geq", "datetime_gt") if key in wanted), None)
         end = next((_time(wanted[key]) for key in ("datetime_leq", "datetime_lt") if key in wanted), None)
         if start is None:
-            raise graphql.GraphQLError("filter: give datetime_geq or datetime_gt")
+            raise graphql.GraphQLError("filter: use datetime_geq or datetime_gt")
         width = (end or dt.datetime.now(dt.UTC)) - start
         max_range = MAX_RANGE.get(self._plan(), dt.timedelta(days=3))
         if width > max_range:

@@ -2,7 +2,7 @@
 
 Run as `python DIRECTORY KIND PATH`, with the directory of this package. Prints the text and exits with 0, or
 prints a message for the user and exits with REFUSED when the file is at fault. A crafted file can take hours
-and gigabytes, or crash a parser: that ends this process only, and the caller sees it by the exit status.
+and gigabytes, or crash a parser: that ends this process only, and the caller sees it from the exit status.
 """
 
 import re

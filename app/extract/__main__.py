@@ -14,7 +14,7 @@ from app.extract import REFUSED, TEXT_LIMIT, TOO_MUCH, Refused  # noqa: E402
 
 CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30
-# Ligatures, spaces of other widths, and characters without any: a reader sees the plain letters.
+# Ligatures, spaces of other widths and zero-width characters, replaced by what a reader sees.
 _PLAIN = {
     **{code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)},
     **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),

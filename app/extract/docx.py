@@ -79,13 +79,13 @@ class _Handler:
     """Receives a part's elements; names and attributes have the prefixes of _NAMESPACES."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """Take an element's start."""
+        """Handle an element's start."""
 
     def end(self, name: str) -> None:
-        """Take an element's end."""
+        """Handle an element's end."""
 
     def data(self, text: str) -> None:
-        """Take text."""
+        """Handle text."""
 
 
 def _prefixed(name: str) -> str:
@@ -137,12 +137,12 @@ class _Text(_Handler):
         self._links = links
         self._path: list[str] = []
         self._open: list[_Paragraph] = []
-        self._targets = [self.paragraphs]  # the body or box at hand is the last
-        self._rows: list[tuple[int, int]] = []  # of each open row the last cell's first paragraph and number
-        self._in_frame = False  # the paragraph before the one at hand
+        self._targets = [self.paragraphs]  # the last one is the current body or box
+        self._rows: list[tuple[int, int]] = []  # per open row: the last cell's first paragraph, and how many
+        self._in_frame = False  # whether the previous paragraph is
         self._unseen = 0  # depth of the element that hides everything in it, 0 for none
-        self._placeholder = False  # the content control at hand shows its prompt
-        self._hidden = False  # the run at hand
+        self._placeholder = False  # whether the current content control shows its prompt
+        self._hidden = False  # whether the current run is
         self._instruction = ""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -239,7 +239,7 @@ class _Text(_Handler):
 def read(path: Path) -> Iterator[str]:
     """Yield a Word document's text: page headers, body with tables, text boxes, notes, page footers.
 
-    Templates, documents with macros and those in strict form are read alike. Raises Refused.
+    Templates, documents with macros and those in strict form are read as well. Raises Refused.
     """
     try:
         with zipfile.ZipFile(path) as archive:

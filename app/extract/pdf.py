@@ -46,7 +46,7 @@ def read(path: Path) -> Iterator[str]:
         ) from error
 
 
-# Which TeX's fonts have at the places of control characters, and a space that some programs store as a tab.
+# Ligatures that TeX's fonts have in place of control characters, and a space that is stored as a tab.
 _LIGATURES = str.maketrans(
     {"\x1b": "ff", "\x1c": "fi", "\x1d": "fl", "\x1e": "ffi", "\x1f": "ffl", "\t": " "}
 )

@@ -9,7 +9,7 @@ from chardet import detect_all
 
 from app.extract import TEXT_LIMIT
 
-# In which editors have saved plain text for want of Unicode.
+# Encodings in which editors saved plain text before Unicode.
 OLD_ENCODINGS = [
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
     *(

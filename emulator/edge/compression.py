@@ -1,4 +1,4 @@
-"""Compression of responses at the edge, as Accept-Encoding and the zone's compression rules say."""
+"""Compression of responses at the edge, according to Accept-Encoding and the zone's compression rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request of a visitor, with what the edge knows and has decided about it."""
+"""One request of a visitor, with the state and the decisions of the edge about it."""
 
 from __future__ import annotations
 

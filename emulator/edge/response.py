@@ -33,7 +33,7 @@ REASONS = {
 async def deliver(
     stream: HttpStream, zone: Zone, exchange: Exchange, head: ResponseHead, body: AsyncIterator[bytes]
 ) -> None:
-    """Send a response to the visitor through Polish, Rocket Loader and compression, as the zone says.
+    """Send a response to the visitor through Polish, Rocket Loader and compression, according to the zone.
 
     Raises OSError, and what `body` raises.
     """

@@ -17,7 +17,7 @@ describe("session", () => {
     expect(await getSession(signal)).toEqual({ userId: "ada", demoSignIn: true, signInUrl: null });
   });
 
-  it.each([true, false])("treats 401 as nobody signed in (demo sign-in %s)", async (demo) => {
+  it.each([true, false])("treats 401 as signed out (demo sign-in %s)", async (demo) => {
     respond(401, { detail: "Not signed in.", demo_sign_in: demo });
     expect(await getSession(signal)).toEqual({ userId: null, demoSignIn: demo, signInUrl: null });
   });
@@ -43,7 +43,7 @@ describe("session", () => {
 
 describe("error", () => {
   it.each([
-    [422, { detail: "user_id is empty: give a name." }, "user_id is empty: give a name."],
+    [422, { detail: "user_id is empty: send a name." }, "user_id is empty: send a name."],
     [
       413,
       "<html>413 Request Entity Too Large</html>",

@@ -5,7 +5,7 @@
 
 import { exchangeToken } from "@/utils/api";
 
-/** Of this tab: the `state` of the sign-in that was started in it. Nobody can sign a tab in that did not ask for it. */
+/** Key of the `state` of the sign-in that this tab started. A tab that started none can't be signed in by others. */
 const STARTED = "sign-in";
 
 /** Returns where to send the browser. An OpenID Connect request gets `state` and `nonce`; any other URL is left alone. */

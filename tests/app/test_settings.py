@@ -53,7 +53,7 @@ def test_defaults_are_those_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> Non
         ("APP_SESSION_MAX_SECONDS", "0", "the longest lifetime of a token in seconds"),
         ("APP_SESSION_CA_FILE", "/nowhere", "a PEM file"),
         *[
-            ("APP_SIGN_IN_URL", url, "where people sign in, or a path of this site")
+            ("APP_SIGN_IN_URL", url, "where users sign in, or a path of this site")
             for url in (
                 "//evil.example",
                 "/\\evil.example",
@@ -138,4 +138,4 @@ def test_provider_needs_audience_and_issuer(
     assert name in str(error.value)
     if value is None:
         assert "'https://sign-in.example/jwks'" in str(error.value)
-        assert "tokens for other applications would sign people in. Use" in str(error.value)
+        assert "tokens for other applications would sign users in. Use" in str(error.value)

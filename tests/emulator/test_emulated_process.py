@@ -51,7 +51,7 @@ INVALID_VALUES = {
         "brotli=on": "'brotli=on' is not a setting",
     },
     "plan": {"gold": "'gold' is not one of free, pro"},
-    "ip-ranges": {"10.0.0.1/8": "10.0.0.1/8 has host bits set: give networks"},
+    "ip-ranges": {"10.0.0.1/8": "10.0.0.1/8 has host bits set: use networks"},
 }
 
 

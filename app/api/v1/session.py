@@ -1,4 +1,4 @@
-"""The session: who is signed in, signing in with a provider's token, signing out; and the demo's sign-in."""
+"""The session: its user, sign-in with a provider's token, sign-out; and the demo's sign-in."""
 
 import time
 from typing import Annotated
@@ -12,7 +12,7 @@ from app.sessions import COOKIE, InvalidSession
 from app.state import state_of
 
 DEMO_SECONDS = 12 * 3600  # that a demo session lasts
-COOKIE_BYTES = 4096  # of name and value together; browsers drop a larger cookie without a word
+COOKIE_BYTES = 4096  # of name and value together; browsers silently drop a larger cookie
 
 router = APIRouter(prefix="/api/v1/session")
 
@@ -25,7 +25,7 @@ class SignIn(BaseModel):
 
 @router.get("")
 async def read(request: Request) -> JSONResponse:
-    """Return whose session the cookie is, or how to sign in."""
+    """Return the user of the cookie's session, or how to sign in."""
     state = state_of(request)
     demo = {"demo_sign_in": state.settings.demo_sign_in}
     try:
@@ -48,7 +48,7 @@ async def sign_in(request: Request, response: Response, body: SignIn | None = No
             404, "The demo's sign-in is off. Send the provider's token: Authorization: Bearer TOKEN."
         )
     if body is None:
-        raise HTTPException(422, "user_id is missing: give a name.")
+        raise HTTPException(422, "user_id is missing: send a name.")
     _set_cookie(response, state.sessions.issue(body.user_id, DEMO_SECONDS), DEMO_SECONDS)
 
 
