@@ -219,7 +219,7 @@ def test_the_drift_playbook_exits_with_2_and_writes_its_findings_as_json(tmp_pat
         result = json.loads(report.read_text())
         assert (result["zone"], result["drift"]) == (NAME, True)
         [one] = result["findings"]
-        assert (one["thing"], one["what"], one["found"], one["wanted"], one["who"]) == (
+        assert (one["resource"], one["what"], one["found"], one["wanted"], one["who"]) == (
             "setting rocket_loader",
             "was changed by hand",
             "on",
