@@ -188,5 +188,5 @@ def test_an_invalid_copy_is_replaced(cloudflare, copy, content):
 def test_ansible_gets_a_list_or_a_message(cloudflare, copy):
     lookup = lookup_loader.get("screen_flow.live.cloudflare_ip_ranges")
     assert lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy)) == [NETWORKS]
-    with pytest.raises(AnsibleLookupError, match="give a file in a folder"):
+    with pytest.raises(AnsibleLookupError, match="use a file in a folder"):
         lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy.parent / "missing/x.json"))

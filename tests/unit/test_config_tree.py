@@ -120,4 +120,4 @@ def test_a_path_outside_the_directory_is_refused(run, path):
 def test_an_invalid_mode_is_named(run, arguments):
     result = run(**arguments)
     assert result["failed"]
-    assert "give octal digits" in result["msg"]
+    assert "use octal digits" in result["msg"]

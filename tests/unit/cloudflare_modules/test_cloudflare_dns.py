@@ -87,7 +87,7 @@ def test_a_record_removed_by_another_client_meanwhile(run, cloudflare):
             {"name": "www.example.com", "records": [{"type": "A", "content": "2001:db8::1"}]},
             "A takes an IPv4",
         ),
-        ({"name": "www.example.org", "records": []}, "give a name in the zone example.com"),
+        ({"name": "www.example.org", "records": []}, "use a name in the zone example.com"),
         (
             {
                 "name": "www.example.com",

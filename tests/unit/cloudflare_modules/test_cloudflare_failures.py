@@ -35,13 +35,13 @@ def verified(cloudflare):
         ({"api_token": f"Bearer {TOKEN}"}, ["without the word Bearer"]),
         ({"api_token": f"{TOKEN}\n"}, ["a line break"]),
         ({"api_base_url": "api.cloudflare.com"}, ["api_base_url is 'api.cloudflare.com'"]),
-        ({"api_base_url": "http://192.0.2.1/client/v4"}, ["unencrypted", "give an https:// URL"]),
-        ({"zone": "contains:example"}, ["zone is 'contains:example'", "give a domain name"]),
+        ({"api_base_url": "http://192.0.2.1/client/v4"}, ["unencrypted", "use an https:// URL"]),
+        ({"zone": "contains:example"}, ["zone is 'contains:example'", "use a domain name"]),
         ({"zone": "example com"}, ["zone is 'example com'"]),
-        ({"zone": None}, ["zone and zone_id are both missing: give one"]),
+        ({"zone": None}, ["zone and zone_id are both missing: set one"]),
         ({"zone": None, "zone_id": "../user"}, ["zone_id is '../user'", "32 hexadecimal digits"]),
         ({"settings": {"../dns_records": "x"}}, ["settings names '../dns_records'"]),
-        ({"settings": {"ssl": None}}, ["settings gives ssl no value"]),
+        ({"settings": {"ssl": None}}, ["settings has no value for ssl"]),
     ],
 )
 def test_invalid_input_is_refused_before_any_request(refuses, cloudflare, arguments, words):
@@ -94,7 +94,7 @@ def test_an_unknown_zone_id(refuses):
 def test_a_zone_of_two_accounts(refuses, cloudflare):
     zones = [{"id": digit * 32, "name": "example.com", "status": "active"} for digit in "ab"]
     cloudflare.succeed("/zones$", zones)
-    refuses("exists in 2 accounts", "give zone_id", "a" * 32)
+    refuses("exists in 2 accounts", "set zone_id", "a" * 32)
 
 
 def test_a_zone_that_is_not_active_is_a_warning(run, cloudflare):

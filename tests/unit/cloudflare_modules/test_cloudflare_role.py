@@ -146,7 +146,7 @@ def test_ssl_off_may_be_a_yaml_boolean(play, cloudflare):
 
 
 def test_module_defaults_of_the_group_reach_included_tasks(cloudflare, tmp_path):
-    """As the roles give zone, token and address once: on the import, for the tasks that it includes."""
+    """The roles set zone, token and address once, on the import, for the tasks that it includes."""
     (tmp_path / "inner.yml").write_text(
         yaml.safe_dump(
             [

@@ -78,8 +78,8 @@ def test_bad_input_is_named(run, target, error):
     output = run(target)
     assert output["failed"]
     assert error in output["msg"]
-    assert "; give " in output["msg"]
+    assert "; use " in output["msg"]
 
 
 def test_the_deadline_must_be_positive(run):
-    assert run({"url": "ws://127.0.0.1/"}, deadline=-1)["msg"] == "deadline is -1; give seconds above 0."
+    assert run({"url": "ws://127.0.0.1/"}, deadline=-1)["msg"] == "deadline is -1; use a number above 0."

@@ -199,6 +199,6 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             raise AnsibleLookupError(str(error)) from None
         except OSError as error:
             raise AnsibleLookupError(
-                f"cache_file is '{path}', which can't be written ({error.strerror}): give a file in a folder "
+                f"cache_file is '{path}', which can't be written ({error.strerror}): use a file in a folder "
                 "that exists."
             ) from error

@@ -83,5 +83,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             return [digest([Path(term) for term in terms], set(self.get_option("exclude")))]
         except OSError as error:
             raise AnsibleLookupError(
-                f"source_digest can't read {error.filename} ({error.strerror}): give folders that exist."
+                f"source_digest can't read {error.filename} ({error.strerror}): use folders that exist."
             ) from error

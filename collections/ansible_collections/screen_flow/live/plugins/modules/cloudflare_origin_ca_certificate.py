@@ -224,10 +224,10 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     """Return the module's result for state present; raises CloudflareFailure."""
     request, names = read_request(module.params["csr"], "csr"), module.params["hostnames"]
     if not names:
-        raise invalid_input("hostnames is empty: give the site's name.")
+        raise invalid_input("hostnames is empty: set the site's name.")
     if module.params["renew_days"] >= module.params["days"]:
         raise invalid_input(
-            f"renew_days is {module.params['renew_days']}: give less than days, {module.params['days']}."
+            f"renew_days is {module.params['renew_days']}: use less than days ({module.params['days']})."
         )
     api, zone = open_zone(module)
     signed = search(api, zone, request, names, module.params["renew_days"])

@@ -179,7 +179,7 @@ def write_chart(module: AnsibleModule, path: Path, hours: list[dict[str, Any]], 
         path.write_bytes(content)
     except OSError as error:
         module.fail_json(
-            msg=f"chart_file is '{path}', which can't be written ({error.strerror}): give a file in a folder "
+            msg=f"chart_file is '{path}', which can't be written ({error.strerror}): use a file in a folder "
             "that exists."
         )
     return True
@@ -190,7 +190,7 @@ def main() -> None:
     module = create_module({"host": {"type": "str"}, "chart_file": {"type": "path"}})
     host, chart = module.params["host"], module.params["chart_file"]
     if host and not re.fullmatch(r"[a-z0-9.-]+", host):
-        module.fail_json(msg=f"host is '{host}': give a host name in lower case, such as www.example.com.")
+        module.fail_json(msg=f"host is '{host}': use a host name in lower case, such as www.example.com.")
     starts = last_hours(dt.datetime.now(dt.UTC))
     request_filter = {
         "datetime_geq": timestamp(starts[0]),

@@ -169,7 +169,7 @@ LINK_OPTIONS = {
 def resolve(root: Path, name: str) -> Path:
     """Return the path of `name` in `root`; raises ValueError for one that is absolute or leads out of it."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"path is '{name}', which leads out of {root}: give a relative path in it.")
+        raise ValueError(f"path is '{name}', which leads out of {root}: use a relative path in it.")
     return root / name
 
 
@@ -220,7 +220,7 @@ def parse_mode(text: str) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise ValueError(f"mode is '{text}': give octal digits, such as \"0644\".") from None
+        raise ValueError(f"mode is '{text}': use octal digits, such as \"0644\".") from None
 
 
 def apply(root: Path, change: Change, directory_mode: int, owner: int) -> None:

@@ -166,13 +166,13 @@ def main() -> None:
     )
     inputs = module.params
     if inputs["seconds"] <= 0:
-        module.fail_json(msg=f"seconds is {inputs['seconds']}: give a number above 0.")
+        module.fail_json(msg=f"seconds is {inputs['seconds']}: use a number above 0.")
     try:
         re.compile(inputs["match"])
     except re.error as error:
-        module.fail_json(msg=f"match is '{inputs['match']}' ({error}): give a regular expression.")
+        module.fail_json(msg=f"match is '{inputs['match']}' ({error}): use a regular expression.")
     if inputs["chdir"] and not os.access(inputs["chdir"], os.X_OK):
-        module.fail_json(msg=f"chdir is '{inputs['chdir']}': give a directory that exists on the server.")
+        module.fail_json(msg=f"chdir is '{inputs['chdir']}': use a directory that exists on the server.")
     if inputs["phase"] == "start":
         job = start(module, inputs["argv"], inputs["chdir"], inputs["seconds"])
         module.exit_json(changed=False, job=str(job), lines=[])

@@ -228,9 +228,9 @@ def main() -> None:
     )
     name: str = module.params["table"]
     if not re.fullmatch(r"(ip|ip6|inet) [a-zA-Z][a-zA-Z0-9_]*", name):
-        module.fail_json(msg=f"table is '{name}': give family and name, such as inet origin_firewall.")
+        module.fail_json(msg=f"table is '{name}': use family and name, such as inet origin_firewall.")
     if module.params["rollback_after"] < 1:
-        module.fail_json(msg=f"rollback_after is {module.params['rollback_after']}: give seconds above 0.")
+        module.fail_json(msg=f"rollback_after is {module.params['rollback_after']}: use a number above 0.")
     table = Table(module)
     if module.params["state"] == "kept":
         table.keep()

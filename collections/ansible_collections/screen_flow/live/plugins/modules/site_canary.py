@@ -105,7 +105,7 @@ def main() -> None:
     )
     given = module.params
     if not given["user_id"].startswith("site-check"):
-        module.fail_json(msg=f"user_id is '{given['user_id']}'; give one that starts with site-check.")
+        module.fail_json(msg=f"user_id is '{given['user_id']}'; use one that starts with site-check.")
     time.sleep(0 if module.check_mode else given["delay"])
     folder, user_id = given["compose_dir"], given["user_id"]
     deadline = Deadline(given["timeout"])

@@ -95,7 +95,7 @@ def main() -> None:
             Path(given["path"]).write_text(json.dumps(written, indent=2) + "\n")
         except OSError as error:
             module.fail_json(
-                msg=f"path is '{given['path']}', which can't be written ({error.strerror}): give a file in a "
+                msg=f"path is '{given['path']}', which can't be written ({error.strerror}): use a file in a "
                 f"folder that exists. The diagnosis is: {text}",
             )
     result = {"diagnosis": record, "look_again": look_again, "text": text}

@@ -129,7 +129,7 @@ def main() -> None:
     )
     deadline = module.params["deadline"]
     if deadline <= 0:
-        module.fail_json(msg=f"deadline is {deadline:g}; give seconds above 0.")
+        module.fail_json(msg=f"deadline is {deadline:g}; use a number above 0.")
     targets = read_targets(module, deadline)
     needs_library = any(target.is_websocket and target.until in ("http", "pong") for target in targets)
     # On a bare host, check mode goes as far as it can without the library.

@@ -147,7 +147,7 @@ def main() -> None:
             (folder / "verify.xml").write_text(junit(record, lines))
         except OSError as error:
             module.fail_json(
-                msg=f"folder is '{folder}', which can't be written ({error.strerror}); give another.",
+                msg=f"folder is '{folder}', which can't be written ({error.strerror}); use another.",
                 **result,
             )
     if failed and not module.check_mode:

@@ -47,7 +47,7 @@ def read_certificate(pem: str, option: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except ValueError:
-        raise invalid_input(f"{option} is not a certificate in PEM format: give one.") from None
+        raise invalid_input(f"{option} is not a certificate in PEM format: use a PEM certificate.") from None
 
 
 def read_request(pem: str, option: str) -> x509.CertificateSigningRequest:
@@ -57,13 +57,13 @@ def read_request(pem: str, option: str) -> x509.CertificateSigningRequest:
     """
     if "PRIVATE KEY" in pem:
         raise invalid_input(
-            f"{option} holds a private key: give the signing request; the key stays where it was created."
+            f"{option} holds a private key: use the signing request; the key stays where it was created."
         )
     try:
         request = x509.load_pem_x509_csr(pem.encode())
     except ValueError:
         raise invalid_input(
-            f"{option} is not a signing request in PEM format: give the one that openssl_csr_pipe returns."
+            f"{option} is not a signing request in PEM format: use the one that openssl_csr_pipe returns."
         ) from None
     if not isinstance(request.public_key(), ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise invalid_input(f"{option} has a key that is neither EC nor RSA: create one of these.")

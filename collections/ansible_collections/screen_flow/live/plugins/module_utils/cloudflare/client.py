@@ -75,11 +75,11 @@ def validate_base_url(base_url: str) -> None:
     """Raise CloudflareFailure for an address that is not a URL, or not encrypted."""
     url = urlsplit(base_url)
     if not url.hostname or url.scheme not in ("https", "http"):
-        raise invalid_input(f"api_base_url is '{base_url}': give a URL such as {API_BASE_URL}.")
+        raise invalid_input(f"api_base_url is '{base_url}': use a URL such as {API_BASE_URL}.")
     # http:// is for an emulator on this machine.
     if url.scheme == "http" and not is_loopback(url.hostname):
         raise invalid_input(
-            f"api_base_url is '{base_url}', which would send requests unencrypted: give an https:// URL."
+            f"api_base_url is '{base_url}', which would send requests unencrypted: use an https:// URL."
         )
 
 
@@ -91,7 +91,7 @@ def validate_token(token: str) -> None:
         )
     if not re.fullmatch(r"[!-~]+", token):
         raise invalid_input(
-            "api_token holds a space, a line break or another character that no token has: give the token "
+            "api_token holds a space, a line break or another character that no token has: use the token "
             "alone, without quotes and without the word Bearer."
         )
 
@@ -198,7 +198,7 @@ class CloudflareApi:
         """Return the zone of that name."""
         # The name filter takes operators ("contains:"), so anything but a name must not get there.
         if not ZONE_NAME.fullmatch(name):
-            raise invalid_input(f"zone is '{name}': give a domain name in lower case, such as example.com.")
+            raise invalid_input(f"zone is '{name}': use a domain name in lower case, such as example.com.")
         purpose = f"find zone {name}"
         zones = self.call(Call("get", "/zones", purpose, "Zone Read", query={"name": name}))
         if not isinstance(zones, list) or not all(
@@ -208,14 +208,14 @@ class CloudflareApi:
         if not zones:
             raise CloudflareFailure(
                 f"Zone {name} does not exist at Cloudflare, or this API token can't see it: correct the name "
-                "(the domain as added to Cloudflare, not a host in it), or give the token the permission "
+                "(the domain as added to Cloudflare, not a host in it), or grant the token the permission "
                 "Zone Read for the zone.",
                 Reason.NOT_FOUND,
             )
         if len(zones) > 1:
             ids = ", ".join(str(zone["id"]) for zone in zones)
             raise CloudflareFailure(
-                f"Zone {name} exists in {len(zones)} accounts: give zone_id, one of {ids}.", Reason.REJECTED
+                f"Zone {name} exists in {len(zones)} accounts: set zone_id to one of {ids}.", Reason.REJECTED
             )
         return Zone(str(zones[0]["id"]), name, str(zones[0].get("status", "active")))
 

@@ -36,7 +36,7 @@ def validate_dns(dns: Mapping[str, Any], zone: str) -> None:
                 "an IPv4 address, AAAA an IPv6 address, CNAME a host name."
             )
     if zone and dns["name"] != zone and not dns["name"].endswith("." + zone):
-        raise invalid_input(f"dns names '{dns['name']}': give a name in the zone {zone}.")
+        raise invalid_input(f"dns names '{dns['name']}': use a name in the zone {zone}.")
 
 
 def comparable(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,12 +71,12 @@ def find_zone(module: AnsibleModule, api: CloudflareApi) -> Zone:
     """Return the zone that the common arguments name; raises CloudflareFailure."""
     name, zone_id = module.params["zone"], module.params["zone_id"]
     if name is None and zone_id is None:
-        raise invalid_input("zone and zone_id are both missing: give one of them.")
+        raise invalid_input("zone and zone_id are both missing: set one of them.")
     if zone_id is None:
         return api.find_zone(name)
     if not ZONE_ID.fullmatch(zone_id):
         raise invalid_input(
-            f"zone_id is '{zone_id}': give the 32 hexadecimal digits that the zone's overview page shows."
+            f"zone_id is '{zone_id}': use the 32 hexadecimal digits that the zone's overview page shows."
         )
     return Zone(zone_id, zone_id)
 

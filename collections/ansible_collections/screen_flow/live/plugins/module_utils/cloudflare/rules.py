@@ -29,7 +29,7 @@ def validate_rules(rules: Sequence[Mapping[str, Any]]) -> None:
     keys = [(rule["phase"], rule["ref"]) for rule in rules]
     for phase, ref in keys:
         if keys.count((phase, ref)) > 1:
-            raise invalid_input(f"rules has {ref} twice in {phase}: give each rule a ref of its own.")
+            raise invalid_input(f"rules has {ref} twice in {phase}: use a different ref for each rule.")
 
 
 def comparable(rule: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -58,10 +58,10 @@ def validate_settings(settings: Mapping[Any, Any]) -> None:
     for name, value in settings.items():
         if not re.fullmatch(r"[a-z0-9_]+", str(name)):
             raise invalid_input(
-                f"settings names '{name}': give a name as in Cloudflare's API, such as rocket_loader."
+                f"settings names '{name}': use a name as in Cloudflare's API, such as rocket_loader."
             )
         if value is None:
-            raise invalid_input(f"settings gives {name} no value: give one, or leave the name out.")
+            raise invalid_input(f"settings has no value for {name}: set one, or remove the name.")
 
 
 def request_value(api: CloudflareApi, call: Call) -> tuple[Any, bool]:

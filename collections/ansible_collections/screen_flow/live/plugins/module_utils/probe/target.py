@@ -62,34 +62,34 @@ def read_target(values: dict[str, Any], deadline: float) -> Target:
             key == "url" and " " in text
         ):
             raise ValueError(
-                f"{key} of target '{name}' contains a line break or a control character; give one line."
+                f"{key} of target '{name}' contains a line break or a control character; use one line."
             )
     try:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"url of target '{name}' is '{url}': {error}; give a complete URL.") from error
+        raise ValueError(f"url of target '{name}' is '{url}': {error}; use a complete URL.") from error
     if scheme not in PORTS or not host:
         raise ValueError(
-            f"url of target '{name}' is '{url}'; give one that starts with ws://, wss://, http:// or "
+            f"url of target '{name}' is '{url}'; use one that starts with ws://, wss://, http:// or "
             "https:// and has a host."
         )
     secure, is_websocket = scheme in ("wss", "https"), scheme in ("ws", "wss")
     until = values["until"] or ("pong" if is_websocket else "http")
     if until == "tls" and not secure:
         raise ValueError(
-            f"until of target '{name}' is tls, but '{url}' has no TLS; give a wss:// or https:// URL."
+            f"until of target '{name}' is tls, but '{url}' has no TLS; use a wss:// or https:// URL."
         )
     if until == "pong" and not is_websocket:
         raise ValueError(
-            f"until of target '{name}' is pong, but '{url}' is not a WebSocket URL; give ws:// or wss://."
+            f"until of target '{name}' is pong, but '{url}' is not a WebSocket URL; use ws:// or wss://."
         )
     if values["port"] is not None:
         port = values["port"]
         if not 0 < port < 65536:
-            raise ValueError(f"port of target '{name}' is {port}; give a port from 1 to 65535.")
+            raise ValueError(f"port of target '{name}' is {port}; use a port from 1 to 65535.")
     if values["timeout"] <= 0:
-        raise ValueError(f"timeout of target '{name}' is {values['timeout']:g}; give seconds above 0.")
+        raise ValueError(f"timeout of target '{name}' is {values['timeout']:g}; use a number above 0.")
     return Target(
         name=name,
         url=url,

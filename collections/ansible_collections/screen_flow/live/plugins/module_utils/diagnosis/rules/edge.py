@@ -19,7 +19,7 @@ def token_refused(e: Evidence) -> str | None:
         return None
     if token["status"] in ("expired", "disabled"):
         return f"the API token is {token['status']}."
-    return "Cloudflare does not know the API token."
+    return "Cloudflare does not recognize the API token."
 
 
 @rule("edge_settings", APPLY_ZONE)
@@ -49,7 +49,7 @@ def _redirects_to_itself(e: Evidence) -> bool:
 
 @rule(
     "ssl_error",
-    "Give the origin a certificate that strict accepts (origin_certificate_source), or set full.",
+    "Use an origin certificate that strict accepts (origin_certificate_source), or set full.",
 )
 def strict_needs_certificate(e: Evidence) -> str | None:
     """Full (strict) requires a certificate of a public authority or of Origin CA."""
