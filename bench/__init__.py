@@ -1,1 +1,1 @@
-"""The cost of sockets and the events lost by faults: the guide's design and ours, side by side."""
+"""The cost of sockets and the events lost by faults: the guide's design compared with this one."""

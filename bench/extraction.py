@@ -1,4 +1,4 @@
-"""Name, email and phone read from CVs of many programs: by ours, and from the text of a plain loop."""
+"""Name, email and phone read from CVs of many programs: by app/extract, and from the text of a plain loop."""
 
 import importlib
 import json

@@ -25,7 +25,7 @@ class Figure:
 
 
 def missed(figures: Iterable[Figure]) -> bool:
-    """Tell whether a target is missed."""
+    """Return whether a target is missed."""
     return any(figure.met is False for figure in figures)
 
 
@@ -62,4 +62,4 @@ def target_table(figures: Iterable[Figure]) -> str:
         for figure in figures
         if figure.target is not None
     ]
-    return table(("target", "measured", "wanted", ""), rows)
+    return table(("target", "measured", "limit", ""), rows)

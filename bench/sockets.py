@@ -14,7 +14,7 @@ from bench.stack import Design, Stack, cpu_seconds, memory, running
 from tests.kit.app import ORIGIN
 
 DESIGNS: tuple[Design, ...] = ("guide", "floor", "ours")
-USERS = 100  # who share the sockets evenly
+USERS = 100  # that share the sockets evenly
 ROUNDS = 3  # of fan-out; the median is reported
 DELIVERIES = 100_000  # approximately, in each round
 SETTLE = 2.0  # seconds before memory is read

@@ -180,7 +180,7 @@ class Stack:
         return sum(client["name"] != "test" for client in self.redis.client.client_list())
 
     def ready(self) -> bool:
-        """Tell whether the api answers."""
+        """Return whether the api answers."""
         # The other designs have no such path; any answer will do.
         return status(f"http://127.0.0.1:{self.site.port}/readyz") in (200, 404)
 

@@ -27,7 +27,7 @@ from tests.kit.process import wait_until
 Upstream = Literal["port", "address", "socket"]
 UPSTREAMS: tuple[Upstream, ...] = ("port", "address", "socket")
 NAMES = {"port": "published port", "address": "container's address", "socket": "unix socket"}
-USERS = 100  # who share the sockets evenly
+USERS = 100  # that share the sockets evenly
 ROUNDS = 3  # of which the median is reported
 EVENTS = 20  # published to each user
 SETTLE = 2.0  # seconds before memory is read
@@ -131,7 +131,7 @@ class Server:
         return ran.stdout
 
     def answers(self) -> bool:
-        """Tell whether the api answers through nginx."""
+        """Return whether the api answers through nginx."""
         with suppress(httpx.TransportError):
             return httpx.get(f"http://127.0.0.1:{NGINX_PORT}/readyz", timeout=2).status_code == 200
         return False

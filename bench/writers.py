@@ -35,7 +35,7 @@ class Writer:
     write: Callable[[CV, Path], None] | None  # None: bench/writers.cjs has it
 
     def is_there(self) -> bool:
-        """Tell whether the writer is installed."""
+        """Return whether the writer is installed."""
         if self.write is None:
             folder = Path(os.environ.get("NODE_PATH", "."))
             return shutil.which("node") is not None and (folder / self.needs).is_dir()

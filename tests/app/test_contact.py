@@ -75,7 +75,7 @@ def test_address_and_name_belong_together(text: str, name: str, email: str) -> N
         "Ada Lovelace\nmüada@example",
     ],
 )
-def test_somebody_else_is_null(text: str) -> None:
+def test_another_persons_details_are_null(text: str) -> None:
     assert found(text) == ("Ada Lovelace", None, None)
 
 

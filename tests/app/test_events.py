@@ -141,7 +141,7 @@ async def test_redis_restart_loses_no_event(own_site: Site, user: str) -> None:
         wait_until("the api is ready again", own_site.ready)
 
 
-async def test_new_client_during_an_outage_is_asked_to_retry(own_site: Site, user: str) -> None:
+async def test_new_client_during_an_outage_gets_a_retry_hint(own_site: Site, user: str) -> None:
     own_site.start()
     [last] = own_site.redis.publish(user, 1)
     own_site.redis.end(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a Word document shows is what is read, whichever program wrote it."""
+"""The extracted text is what a Word document shows, whichever program wrote it."""
 
 import io
 import zipfile
@@ -92,7 +92,7 @@ FRAME = (
 
 @pytest.mark.parametrize("body", [TEXT_BOX, FRAME], ids=["text box", "frame"])
 def test_text_beside_the_body_is_read_once_and_apart(body: str, tmp_path: Path) -> None:
-    """So that an address does not fall among the references, wherever its box is anchored."""
+    """Otherwise an address could appear among the references, depending on where its box is anchored."""
     text = read("docx", word_with(f"{body}<w:p><w:r><w:t>End</w:t></w:r></w:p>"), tmp_path)
     assert text.split("\n") == [NAME, "End", "\f", EMAIL, ""]
 

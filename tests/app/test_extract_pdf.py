@@ -1,4 +1,4 @@
-"""What a PDF shows is what is read, in whichever order its writer drew it."""
+"""The extracted text is what a PDF shows, in whichever order its writer drew it."""
 
 import io
 import subprocess

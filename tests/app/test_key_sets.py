@@ -163,7 +163,7 @@ async def test_probes_need_no_provider(server: KeyServer, sessions: Open, tmp_pa
     (tmp_path / "probe").write_text("p" * 40)
     async with sessions(probe_key_file=tmp_path / "probe") as ours:
         assert (await ours.verify(issue("p" * 40, "site-check-1", 60))).subject == "site-check-1"
-        # Nor does a session of the time before the provider: its algorithm tells.
+        # A session signed before the provider was configured is refused by its algorithm.
         assert not await accepts(ours, issue("o" * 40, "ada", 60))
 
 

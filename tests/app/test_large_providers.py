@@ -13,7 +13,7 @@ from tests.app.provider import KEY, OTHER_KEY, KeyServer, Open, accepts, public_
 P256 = ec.generate_private_key(ec.SECP256R1())
 X5C = [base64.b64encode(b"a certificate").decode()]
 
-# Field for field as the providers document and serve them; the numbers are ours.
+# Field for field as the providers document and serve them; the numbers are invented.
 TENANT = "9122040d-6c67-4c5b-b112-36a304b66dad"
 SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] = {
     "keycloak": (

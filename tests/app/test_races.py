@@ -124,7 +124,7 @@ async def test_event_that_the_message_cannot_carry_is_read(site: Site, user: str
 
 
 class Client:
-    """A frame writer that accepts everything unless told otherwise, and takes some time for it."""
+    """A frame writer that accepts everything unless configured otherwise, and takes some time for it."""
 
     on_writable: Callable[[], None] | None = None
     can_write = True

@@ -116,9 +116,9 @@ def sign_out(site: Site, cookie: str) -> httpx.Response:
 @pytest.mark.parametrize("flow", ["code", "id_token"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_sign_in(site: Site, provider: IdentityProvider, user: str, algorithm: str, flow: str) -> None:
-    nobody = session(site)
-    assert nobody.status_code == 401
-    assert nobody.json()["sign_in_url"] == f"{provider.issuer}/auth?client_id=screen-flow-RS256"
+    anonymous = session(site)
+    assert anonymous.status_code == 401
+    assert anonymous.json()["sign_in_url"] == f"{provider.issuer}/auth?client_id=screen-flow-RS256"
 
     answer = exchange(site, provider.id_token(user, algorithm, flow), Origin=ORIGIN)
     cookie = cookie_of(answer)
@@ -165,7 +165,7 @@ async def test_provider_that_rotates_its_key_and_fails(
     assert session(site).status_code == 401
     ready = get(site, "/readyz")
     assert (ready.status_code, ready.json()["sign_in"]) == (200, "unavailable")
-    # What diagnosis knows of it.
+    # What the diagnosis reads.
     assert evidence.ready(site.port, 5)["sign_in"] == "unavailable"
     line = f"ERROR app.jwks: The sign-in's key set {site.env['APP_SESSION_JWKS_URL']} can't be fetched: "
     assert line in site.api.log()
@@ -175,7 +175,7 @@ async def test_provider_that_rotates_its_key_and_fails(
     assert get(site, "/readyz").json()["sign_in"] == "ok"
 
 
-def test_a_foreign_page_can_not_sign_anybody_in(key_site: Site) -> None:
+def test_a_foreign_page_can_not_sign_a_user_in(key_site: Site) -> None:
     answer = exchange(key_site, token(KEY, kid="r"), Origin="https://evil.example")
     assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
     preflight = httpx.options(
@@ -214,7 +214,7 @@ def test_sign_in_without_a_token(key_site: Site) -> None:
 
 
 async def test_session_near_its_end(key_site: Site) -> None:
-    """A provider whose clock runs behind signs people in all the same."""
+    """A provider whose clock runs behind still signs users in."""
     cookie = f"{COOKIE}={token(KEY, kid='r', exp=int(time.time()) - 30)}"
     assert session(key_site, cookie).status_code == 200
     async with key_site.socket("ada", cookie=cookie) as connection:
@@ -251,7 +251,7 @@ async def test_subject_in_the_path_of_the_socket(key_site: Site, proxy: Proxy, s
     direct = key_site.port
     for port in (direct, proxy.http):
         key_site.port = port
-        # As the page's encodeURIComponent does it.
+        # Encoded as by the page's encodeURIComponent.
         async with key_site.socket(quote(subject, safe="!'()*-._~"), cookie=cookie) as connection:
             await connection.send("ping")
             assert await receive(connection) == {"type": "pong"}, port

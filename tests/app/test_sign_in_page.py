@@ -1,4 +1,4 @@
-"""The page's link to a real identity provider, as a person follows it in Chromium."""
+"""The page's link to a real identity provider, as a user follows it in Chromium."""
 
 import shutil
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-def test_a_person_signs_in_with_the_provider_and_out(page: Page, site_url: str) -> None:
+def test_a_user_signs_in_with_the_provider_and_out(page: Page, site_url: str) -> None:
     page.goto(site_url)
     page.get_by_test_id("sign-in-link").click()
     page.get_by_placeholder("Enter any login").fill("auth0|ada/1")
@@ -75,7 +75,7 @@ def test_a_person_signs_in_with_the_provider_and_out(page: Page, site_url: str) 
     expect(page.get_by_test_id("sign-in-link")).to_be_visible()
 
 
-def test_a_token_that_the_tab_did_not_ask_for_is_refused(page: Page, site_url: str) -> None:
+def test_a_token_that_the_tab_did_not_request_is_refused(page: Page, site_url: str) -> None:
     page.goto(f"{site_url}/#id_token=a.b.c&state=x")
     expect(page.get_by_role("alert")).to_have_text("This sign-in was not started in this tab. Sign in again.")
 

@@ -79,7 +79,7 @@ async def test_huge_frame_is_refused_by_its_declared_length(site: Site, user: st
 
 @pytest.mark.parametrize("send", [lambda connection: connection.send("ping"), ClientConnection.ping])
 async def test_flood(site: Site, user: str, send: Callable[[ClientConnection], Awaitable[object]]) -> None:
-    """Of messages, and of the protocol's own pings."""
+    """A flood of messages, and one of the protocol's own pings."""
     before = site.memory()
     async with site.socket(user) as connection:
         with contextlib.suppress(ConnectionClosed):

@@ -201,7 +201,7 @@ def hint(connection: ClientConnection) -> float:
 
 
 async def test_restart_sends_retry_hints(own_site: Site) -> None:
-    """For a time after the restart, and not the same for all."""
+    """The hints are for a time after the restart, and not the same for all."""
     own_site.start()
     async with contextlib.AsyncExitStack() as stack:
         connections = [
@@ -286,7 +286,7 @@ async def test_room_of_two_thousand_sockets(own_site: Site, user: str) -> None:
 
 
 def test_closed_sockets_free_their_memory(own_site: Site) -> None:
-    """Without the garbage collector, from which they are hidden."""
+    """They are hidden from the garbage collector, so this must not depend on it."""
     own_site.env["APP_LOG_LEVEL"] = "WARNING"
     own_site.start()
 

@@ -17,7 +17,7 @@ from tests.kit import emulator as kit
 # --- SSL modes
 
 
-# Visitors over HTTP reach the origin over HTTP in every mode; those over HTTPS as the mode says.
+# Visitors over HTTP reach the origin over HTTP in every mode; those over HTTPS according to the mode.
 SCHEMES = [("http", mode, "http") for mode in ("off", "flexible", "full", "strict")]
 SCHEMES += [("https", "flexible", "http"), ("https", "full", "https")]
 

@@ -44,7 +44,7 @@ def site(tmp_path_factory):
 
 
 def pairs(count=10):
-    """Return pairs of faults that do not touch the same thing, by a fixed seed."""
+    """Return pairs of faults that do not touch the same part, by a fixed seed."""
     draw = random.Random(SEED)
     possible = [
         (one, other)

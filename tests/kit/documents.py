@@ -83,7 +83,7 @@ def slow_pdf() -> bytes:
 
 
 def upload(site: Site, user: str, **files: bytes) -> httpx.Response:
-    """Upload files as one batch; `__` in a name stands for a dot."""
+    """Upload files as one batch; `__` in a name means a dot."""
     with site.http(user) as http:
         return http.post(
             "/batches", files=[("files", (name.replace("__", "."), data)) for name, data in files.items()]

@@ -210,7 +210,7 @@ async def test_worker_killed_while_it_reads_cvs(demo: Demo) -> None:
         await asyncio.sleep(5)
 
     await measure(demo, "worker killed while it reads CVs", fault, "automatic")
-    assert reading, "the worker had no CV at hand when it was killed"
+    assert reading, "the worker was processing no CV when it was killed"
 
 
 async def test_api_killed(demo: Demo) -> None:
@@ -220,7 +220,7 @@ async def test_api_killed(demo: Demo) -> None:
 
 
 async def test_docker_restarted(demo: Demo) -> None:
-    """With live restore the containers go on without the engine."""
+    """With live restore the containers keep running without the engine."""
     started = "docker inspect --format '{{.State.StartedAt}}' $(docker compose ps --quiet)"
     before = demo.shell(started)
     restart = "systemctl restart docker"
@@ -254,7 +254,7 @@ async def test_certificate_expired(demo: Demo) -> None:
 
 
 async def test_api_out_of_file_descriptors(demo: Demo) -> None:
-    """Neither uploads nor new connections while the api may open no more files."""
+    """Neither uploads nor new connections succeed while the api can open no more files."""
     [pid] = demo.run("pgrep", "--full", "^python -m app.main").split()
     usual = demo.shell(f"awk '/open files/ {{ print $4 }}' /proc/{pid}/limits").strip()
 

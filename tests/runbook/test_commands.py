@@ -10,7 +10,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 # Pages that change the site, after those that only read it: theirs are the commands of a healthy site. Origin
-# pulls are off at the end of their page; the next deployment turns them on again, as the page says.
+# pulls are off at the end of their page; the next deployment turns them on again, as the page describes.
 LATE = ("authenticated_origin_pulls", "deploy", "snapshot", "restart", "rotate", "backup", "maintenance")
 
 

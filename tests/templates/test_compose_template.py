@@ -1,4 +1,4 @@
-"""The compose project under a scanner, and what the scanner does not check."""
+"""The compose project checked by a scanner, and what the scanner does not check."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ from app.main import BACKLOG
 WAIVERS = Path(__file__).parents[2] / ".compose-lint.yml"
 
 
-@pytest.fixture(params=["", "registry.example.com/backend:1.0"], ids=["ours", "own"])
+@pytest.fixture(params=["", "registry.example.com/backend:1.0"], ids=["reference", "own"])
 def compose(request, render, tmp_path):
     file = tmp_path / "compose.yaml"
     file.write_text(
@@ -57,16 +57,17 @@ def test_only_the_api_has_session_keys_and_only_your_own_worker_reaches_other_ne
     assert {name for name, s in services.items() if "./secrets:/run/secrets:ro" in s.get("volumes", [])} == {
         "api"
     }
-    ours = services["worker"]["image"] == "screen-flow-app:1"
-    assert services["worker"]["networks"] == (["inside"] if ours else ["inside", "outside"])
+    reference = services["worker"]["image"] == "screen-flow-app:1"
+    assert services["worker"]["networks"] == (["inside"] if reference else ["inside", "outside"])
     assert services["redis"]["networks"] == ["inside"]
     assert "ports" not in services["redis"]
 
 
 def test_your_own_image_gets_no_socket_by_default(compose):
     api = yaml.safe_load(compose.read_text())["services"]["api"]
-    ours = api["image"] == "screen-flow-app:1"
-    assert ("APP_SOCKET" in api["environment"], "./run:/run/screen-flow" in api["volumes"]) == (ours, ours)
+    reference = api["image"] == "screen-flow-app:1"
+    assert ("APP_SOCKET" in api["environment"]) == reference
+    assert ("./run:/run/screen-flow" in api["volumes"]) == reference
     assert api["ports"] == ["127.0.0.1:8000:8000"]
 
 

@@ -1,4 +1,4 @@
-"""A role stops before it takes away what somebody else's server already does, and names it."""
+"""A role stops before it takes over what a server already runs, and names it."""
 
 import json
 import os

@@ -55,7 +55,7 @@ def test_data_are_restored_as_saved(paths, capsys):
     assert [path.name for path in paths["redis_dir"].iterdir()] == ["appendonlydir"]
 
 
-def test_a_restore_in_check_mode_validates_the_archive_and_repaths_nothing(paths, capsys):
+def test_a_restore_in_check_mode_validates_the_archive_and_replaces_nothing(paths, capsys):
     run(capsys, paths, "saved")
     (paths["uploads_dir"] / "three").write_text("later")
     before = data(paths)
@@ -120,7 +120,7 @@ def rewrite(archive, change):
         (lambda name, content: (name.replace("backup.json", "x.json"), content), "does not exist"),
     ],
 )
-def test_a_damaged_or_foreign_archive_repaths_nothing(paths, capsys, change, message):
+def test_a_damaged_or_foreign_archive_replaces_nothing(paths, capsys, change, message):
     run(capsys, paths, "saved")
     rewrite(paths["archive"], change)
     before = data(paths)

@@ -113,7 +113,7 @@ def test_scenarios_with_plays_of_their_own_see_the_wiring():
     [
         ("", "unix:/opt/screen-flow/run/api.sock"),
         ("app_stack_dir: /srv/site\n", "unix:/srv/site/run/api.sock"),
-        # Your own image is expected to listen on its port only, unless site_api_socket says otherwise.
+        # Your own image is expected to listen on its port only, unless site_api_socket is true.
         ("app_stack_image: registry.example.com/api:1\nsite_api_port: 9000\n", "127.0.0.1:9000"),
         (
             "app_stack_image: registry.example.com/api:1\nsite_api_socket: true\n",

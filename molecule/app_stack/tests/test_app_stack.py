@@ -71,14 +71,14 @@ def test_each_is_confined(containers, service):
 
 
 def test_the_api_trusts_public_authorities(host):
-    """Without them no key set of an identity provider can be fetched."""
+    """Without these authorities no key set of an identity provider can be fetched."""
     count = "import ssl; print(ssl.create_default_context().cert_store_stats()['x509_ca'])"
     shown = host.run_expect([0], f'cd {PROJECT} && docker compose exec -T api python -c "{count}"').stdout
     assert int(shown) > 100
 
 
 def test_memory_and_processes_are_bounded(host, compose, containers):
-    """By the engine where the machine has the controllers, as test machines may not; else as asked of it."""
+    """Applied by the engine if the machine has the cgroup controllers, else set in the compose file."""
     services = json.loads(compose("config --format json"))["services"]
     limits = {name: (int(service["mem_limit"]), service["pids_limit"]) for name, service in services.items()}
     assert all(memory > 0 and processes > 0 for memory, processes in limits.values())
@@ -94,7 +94,7 @@ def test_memory_and_processes_are_bounded(host, compose, containers):
 
 
 def test_no_secret_is_visible(host, compose, containers):
-    """Neither in what Docker shows of containers and images, nor in a process's arguments or environment."""
+    """Docker shows none for containers and images; nor do a process's arguments or environment."""
     visible = json.dumps(list(containers.values()))
     for image in {container["Image"] for container in containers.values()}:
         visible += host.check_output(f"docker image inspect {image}")

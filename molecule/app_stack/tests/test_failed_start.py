@@ -1,4 +1,4 @@
-"""A container that does not become healthy says why, in the run's own message."""
+"""When a container does not become healthy, the run's message contains its last log lines."""
 
 from tests.kit.playbook import run_playbook, words
 
@@ -12,10 +12,10 @@ def test_the_message_has_the_last_lines_of_what_is_unhealthy(host):
         failed = run_playbook(CONVERGE, app_stack_log_level="WARNING", app_stack_start_timeout=20)
     finally:
         host.run_expect([0], f"cp -p /root/session_keys {KEYS} && rm /root/session_keys")
-        mended = run_playbook(CONVERGE)
+        repaired = run_playbook(CONVERGE)
     assert failed.returncode == 2
     message = words(failed.stdout)
     assert "The last lines of api:" in message
     assert "must hold 1 to 2 lines of 32 or more characters" in message
     assert "The last lines of redis:" not in message
-    assert mended.returncode == 0, mended.stdout
+    assert repaired.returncode == 0, repaired.stdout

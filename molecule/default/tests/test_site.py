@@ -87,7 +87,7 @@ def test_verify_fails_for_a_stopped_api_and_names_it(host):
         ("nginx_port_https", 0),
         ("cloudflare_zone_ssl", "fulll"),
         ("site_edge_idle_seconds", 4),
-        # As -e site_heartbeat_seconds=200 gives it.
+        # A string, as -e site_heartbeat_seconds=200 passes it.
         ("site_heartbeat_seconds", "200"),
         ("site_api_port", "http"),
     ],

@@ -1,4 +1,4 @@
-"""What else the server's nginx served before is served on."""
+"""Other sites that the server's nginx already served are still served."""
 
 GET = """
 import urllib.request

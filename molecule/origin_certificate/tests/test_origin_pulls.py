@@ -1,4 +1,4 @@
-"""The edge's client certificate: nginx accepts nobody else, and it is switched without a failed request."""
+"""The edge's client certificate: nginx requires it, and no request fails while it is switched."""
 
 import re
 import time

@@ -178,7 +178,7 @@ def test_containers_are_not_reachable_past_the_firewall(host, attacker, neighbou
 
 
 def test_the_scans_find_what_is_open(host, attacker, edge, origin, neighbour):
-    """The edge's and, without the firewall, everybody's: the scans above look in the right place."""
+    """The edge finds the open ports, and so does any client without the firewall."""
     assert scan(edge, origin[0], PORTS) == ({22, 80, 443}, True)
     host.run_expect([0], "systemctl stop origin-firewall")
     try:
@@ -191,7 +191,7 @@ def test_the_scans_find_what_is_open(host, attacker, edge, origin, neighbour):
 
 
 def test_containers_reach_other_networks(host):
-    """Docker's address translation still works: the emulated Cloudflare stands for the internet."""
+    """Docker's address translation still works: the emulated Cloudflare stands in for the internet."""
     networks = json.loads(subprocess.check_output(["docker", "inspect", f"{BED}-cloudflare"]))[0]
     address = networks["NetworkSettings"]["Networks"][BED]["IPAddress"]
     script = f"import socket; socket.create_connection(('{address}', 8480), 5)"
@@ -288,7 +288,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize(("attack", "held"), SLOW.values(), ids=SLOW)
-def test_700_slow_clients_delay_nobody_else(host, edge, attack, held):
+def test_700_slow_clients_delay_no_other_client(host, edge, attack, held):
     """Even when they come through the edge, which forwards slow requests as slowly as they arrive."""
     end = time.monotonic() + 60
     while (before := connections(host)) > 10 and time.monotonic() < end:

@@ -15,7 +15,7 @@ FAULTS = [
             "for p in $(pgrep -f 'nginx: worker process$'); do n=$(ls /proc/$p/fd | wc -l); "
             "runuser -u www-data -- prlimit --pid $p --nofile=$n: ; done"
         ),
-        # A worker without a free file may miss the reload and go on.
+        # A worker that is out of file descriptors may miss the reload and keep running.
         revert=shell("systemctl restart nginx; sleep 0.3"),
         touches={"files", "nginx", "edge path"},
     ),

@@ -182,7 +182,7 @@ def modified_files(module: AnsibleModule, names: list[str]) -> list[str]:
     program = module.get_bin_path("dpkg")
     if program is None or not names:
         return []
-    # Lines such as `??5?????? c /etc/nginx/nginx.conf`: 5 stands for another digest, c for configuration.
+    # Lines such as `??5?????? c /etc/nginx/nginx.conf`: 5 means another digest, c a configuration file.
     _, lines, _ = module.run_command([program, "--verify", *names])
     described = [line.split(maxsplit=2) for line in lines.splitlines()]
     return [words[2] for words in described if len(words) == 3 and words[1] == "c" and words[0][2:3] == "5"]

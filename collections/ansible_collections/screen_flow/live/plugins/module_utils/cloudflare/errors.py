@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 TOKENS_PAGE = "dash.cloudflare.com/profile/api-tokens"
-# What fails for no fault of the request is sent three times; the SDK waits up to 8 s between two attempts.
+# A request that fails for a transient reason is sent three times; the SDK waits up to 8 s in between.
 RETRIES = 2
 # Cloudflare's rate limit blocks for 5 minutes, by its documentation; not every response gives the time.
 RATE_LIMIT_SECONDS = 300
@@ -62,7 +62,7 @@ class Reason(enum.StrEnum):
     """Any other refusal, such as a value that is not valid."""
 
 
-# What /user/tokens/verify reports of a token -> what that makes of a refusal.
+# A token's status in /user/tokens/verify -> the reason for a refusal.
 TOKEN_STATUS = {
     "active": Reason.PERMISSION,
     "expired": Reason.TOKEN_EXPIRED,
@@ -142,7 +142,7 @@ class Reply:
 
     @property
     def wait_seconds(self) -> int:
-        """Seconds that Cloudflare wants to pass before the next request; the whole block where not given."""
+        """Seconds that Cloudflare requires before the next request; the whole block where not given."""
         return int(self.retry_after) if self.retry_after.isdecimal() else RATE_LIMIT_SECONDS
 
     def envelope(self) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ class Resource:
     """Part of a zone: its value, the value it should have, and how to write that."""
 
     name: str
-    """As messages and results name it: "setting ssl"."""
+    """Its name in messages and results: "setting ssl"."""
     before: Any
     wanted: Any
     write: Callable[[], Any]

@@ -35,14 +35,14 @@ DOCUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 
 class Missing(Exception):
-    """A datum can't be collected: a sentence that says why, and the reason as an enum."""
+    """A datum can't be collected: a sentence that explains why, and the reason as an enum."""
 
     def __init__(self, message: str, reason: str = "unavailable") -> None:
         super().__init__(message)
         self.reason = reason
 
     def datum(self) -> Datum:
-        """Return the datum that stands for the missing value."""
+        """Return the datum that represents the missing value."""
         return {"missing": str(self), "reason": self.reason}
 
 
@@ -71,7 +71,7 @@ def missing(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-# What may be a secret in a log line. Names are kept: they help.
+# Patterns of possible secrets in a log line. Their names are kept, because they help the reader.
 _SECRETS = (
     re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*"),  # JWT
     re.compile(r"(?i)(?<=bearer )\S+"),

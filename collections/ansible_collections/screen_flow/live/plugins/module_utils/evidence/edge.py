@@ -23,7 +23,7 @@ SETTINGS = (
     "ssl", "websockets", "rocket_loader", "always_use_https", "tls_client_auth", "min_tls_version",
     "development_mode", "security_level",
 )  # fmt: skip
-# Cloudflare's names for the phases of rules, and ours.
+# Cloudflare's names for the phases of rules, and this project's.
 PHASES = {
     "cache": "http_request_cache_settings",
     "config": "http_config_settings",
@@ -124,7 +124,7 @@ def fetch(options: Options, url: str) -> Response:
 def page(options: Options) -> dict[str, Any]:
     """Return what the page contains: its scripts, sockets without TLS, Rocket Loader; raises Missing."""
     url = options.url + "/"
-    asked = time.time()
+    requested_at = time.time()
     answer = fetch(options, url)
     sources = re.findall(r"""<script\b[^>]*\bsrc=["']([^"']+)""", answer.body)
     own = [urljoin(url, source) for source in sources]
@@ -145,7 +145,7 @@ def page(options: Options) -> dict[str, Any]:
         "insecure": sorted({found for text in texts.values() for found in INSECURE.findall(text)}),
         "rocket_loader": "rocket-loader" in answer.body,
         "date": date.timestamp() if date else None,
-        "asked": asked,
+        "asked": requested_at,
     }
 
 

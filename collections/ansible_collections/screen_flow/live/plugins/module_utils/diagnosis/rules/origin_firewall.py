@@ -31,7 +31,7 @@ def firewall_too_tight(e: Evidence) -> str | None:
         return (
             f"Cloudflare can't connect to the server (HTTP {edge['status']}), although nginx answers locally."
         )
-    # Cloudflare returns 522 only after a longer time than ours. A slow server looks the same, so nginx has to
+    # Cloudflare returns 522 only after a longer timeout. A slow server looks the same, so nginx has to
     # answer promptly inside, and the request for the page has to time out too.
     prompt = inside["ok"] and (inside["handshake_ms"] or PROMPT) < PROMPT
     silent = edge["status"] is None and edge["stage"] == "http"
