@@ -129,7 +129,7 @@ async def _readyz(request: Request) -> JSONResponse:
         problem = type(error).__name__
     if problem:
         return JSONResponse({"status": "not ready", "redis": problem}, 503)
-    # Ready even without the provider's keys: a restart would not bring them, and deployments would fail.
+    # Ready even without the provider's keys: a restart would not restore them, and deployments would fail.
     provider = state.sessions.provider_status
     return JSONResponse({"status": "ready", "redis": "ok"} | ({"sign_in": provider} if provider else {}))
 

@@ -158,7 +158,7 @@ class StreamReader:
         return None
 
     async def _fetch(self, queries: list[tuple[Room, _Query]]) -> list[_Reply]:
-        """Send the queries in one round trip and parse what comes back, but for rooms closed meanwhile."""
+        """Send the queries in one round trip and parse the replies, except for rooms closed since."""
         async with self._commands.pipeline(transaction=False) as pipe:
             for room, query in queries:
                 if query.kind is _Kind.SNAPSHOT:

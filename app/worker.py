@@ -46,7 +46,7 @@ class Broker(RedisBroker):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         # After each upload the library lists a dead worker's queues by KEYS, which reads every key and blocks
-        # Redis meanwhile. Our workers have one queue and its delayed messages.
+        # Redis while it does. Our workers have one queue and its delayed messages.
         script = self.scripts["dispatch"].script.decode()  # type: ignore[union-attr]
         listing = 'redis.call("keys", dead_worker_acks .. "*")'
         if listing not in script:

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         ("room", 9_000, "sockets of one user, who gets one event; 0 skips it"),
         ("counted", 3_000, "sockets at which the machine's memory is read, 0 or at least twice the users"),
         ("steady", 2_000, f"sockets whose cost is measured, 0 or at least {2 * sockets.USERS}"),
-        ("load", 0, "other programs that use the processor meanwhile"),
+        ("load", 0, "other programs that compete for the processor"),
     ):
         _add_count(stormy, option, default, what, low=1 if option in ("users", "missed", "addresses") else 0)
 

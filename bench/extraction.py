@@ -200,7 +200,7 @@ def table(report: Report) -> str:
 
 
 def figures(report: Report) -> list[Figure]:
-    """Return recall and wrong values of each field and reader; ours may give no wrong name or email."""
+    """Return recall and wrong values of each field and reader; ours may return no wrong name or email."""
     found = []
     for reader in READERS:
         reads = [read for read in report.reads if read.real and read.reader == reader]

@@ -41,7 +41,7 @@ SHUTDOWN = 2  # seconds that nginx's old workers keep their sockets after a relo
 
 @dataclass
 class Client:
-    """A user's socket, which reconnects whenever it is lost; ours resumes from the last id."""
+    """A user's socket, which reconnects whenever it is lost; with our design it resumes from the last id."""
 
     user: str
     resumes: bool
@@ -255,7 +255,7 @@ FAULTS: dict[str, Fault] = {
 
 
 async def inject(stack: Stack, edge: Edge, name: str, users: list[str]) -> Loss:
-    """Publish to all users, cause the fault meanwhile, and count what arrived.
+    """Publish to all users, cause the fault while publishing, and count what arrived.
 
     Raises AssertionError when events arrive out of order.
     """
@@ -341,7 +341,7 @@ def losses_table(losses: Sequence[Loss]) -> str:
 
 
 def figures(losses: Sequence[Loss]) -> list[Figure]:
-    """Return all figures. The targets: ours loses and duplicates nothing."""
+    """Return all figures. The targets: our design loses and duplicates nothing."""
     found = []
     for loss in losses:
         name, target = f"{loss.fault}, {loss.design}", 0 if loss.design == "ours" else None

@@ -150,7 +150,7 @@ def tables(costs: Sequence[Cost]) -> str:
 
 
 def plot(costs: Sequence[Cost], file: Path) -> None:
-    """Plot each cost over the number of sockets, in a panel of its own, into a PNG file."""
+    """Plot each cost over the number of sockets, in a separate panel, into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -75,7 +75,7 @@ class Size:
     steady: int
     """Sockets whose cost is measured in steady operation; 0 skips it."""
     load: int
-    """Other programs that use the processor meanwhile."""
+    """Other programs that compete for the processor."""
 
 
 class Readyz:

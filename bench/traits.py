@@ -130,7 +130,7 @@ def _canvas(target: Path) -> Any:
 
 
 def _words_apart(cv: CV, target: Path) -> None:
-    """Draw each word at a place of its own, the bottom of the page first."""
+    """Position each word separately, the bottom of the page first."""
     canvas = _canvas(target)
     for item in reversed(placed(cv)):
         canvas.setFont("font", item.size)

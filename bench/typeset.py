@@ -93,7 +93,7 @@ def tex(program: str, cv: CV, target: Path) -> None:
     }.get(cv.layout, f"{name}{row}\n\n{body}")
     preamble = r"\usepackage{fontspec}\setmainfont{DejaVu Sans}"
     if program == "pdflatex":
-        # Some without an encoded font, which draws accents apart from their letters.
+        # Some without an encoded font, which draws accents separately from their letters.
         preamble = r"\usepackage[utf8]{inputenc}" + (r"\usepackage[T1]{fontenc}" if cv.referee else "")
     source = target.with_suffix(".tex")
     source.write_text(_TEX.replace("PREAMBLE", preamble).replace("CONTENT", content))
@@ -115,7 +115,7 @@ def groff(cv: CV, target: Path) -> None:
 
 
 def fop(cv: CV, target: Path) -> None:
-    """Write by Apache FOP, from formatting objects with regions of their own for header and footer."""
+    """Write by Apache FOP, from formatting objects with separate regions for header and footer."""
 
     def block(text: str, size: int = 9) -> str:
         return f'<fo:block font-size="{size}pt">{html.escape(text)}</fo:block>'

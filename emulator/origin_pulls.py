@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 from emulator.common import ApiError, Call, Route, Store, find, identifier, needs, page, timestamp
 
-# From the upload until the edge has the certificate, whose status is pending_deployment meanwhile.
+# From the upload until the edge has the certificate, whose status is pending_deployment until then.
 DEPLOY = dt.timedelta(seconds=1)
 
 

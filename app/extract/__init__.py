@@ -1,4 +1,4 @@
-"""Extract the text of one CV, in a process of its own with bounded time and memory.
+"""Extract the text of one CV, in a separate process with bounded time and memory.
 
 Run as `python DIRECTORY KIND PATH`, with the directory of this package. Prints the text and exits with 0, or
 prints a message for the user and exits with REFUSED when the file is at fault. A crafted file can take hours

@@ -106,7 +106,7 @@ class _Relationships(_Handler):
 
 
 class _EvenPages(_Handler):
-    """Reads from the settings whether even pages have headers of their own."""
+    """Reads from the settings whether even pages have their own headers."""
 
     found = False
 

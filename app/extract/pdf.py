@@ -117,7 +117,7 @@ def _single_spaced(line: str) -> str:
 
 
 def _composed(text: str) -> str:
-    """Join an accent that a font draws apart from its letter, as TeX does without an encoded font."""
+    """Join an accent that a font draws separately from its letter, as TeX does without an encoded font."""
 
     def compose(match: re.Match[str]) -> str:
         letter = {"\u0131": "i", "\u0237": "j"}.get(match[2], match[2])  # without their dots

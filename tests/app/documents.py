@@ -1,4 +1,4 @@
-"""CVs as bytes, and what is read from them in a process of its own, as the worker has it."""
+"""CVs as bytes, and what is read from them in a separate process, as in the worker."""
 
 import io
 import subprocess

@@ -195,7 +195,7 @@ async def test_a_new_key_is_known_within_seconds(
         assert await accepts(ours, token(KEY, kid="r"))
         server.keys = [public_jwk(OTHER_KEY, kid="new")]
         began = time.monotonic()
-        # The set was fetched this moment; a request of a known key does not wait meanwhile.
+        # The set was fetched just now; a request with a known key does not wait.
         new, old = await asyncio.gather(
             accepts(ours, token(OTHER_KEY, kid="new")), accepts(ours, token(KEY, kid="r"))
         )

@@ -151,7 +151,7 @@ async def test_provider_that_rotates_its_key_and_fails(
     unknown = token(KEY, kid="unknown", iss=provider.issuer, aud="screen-flow-RS256")
     assert exchange(site, unknown).status_code == 503
 
-    # A restart has no key set to go on with.
+    # After a restart there is no key set to fall back on.
     site.api.end()
     site.start()
     answer = session(site, new)

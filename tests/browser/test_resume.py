@@ -1,6 +1,6 @@
 """Seven faults while three CVs are processed and events stream: no event is lost and the page is right.
 
-They break and repair the demo's site, so nothing else may use it meanwhile.
+They break and repair the demo's site, so nothing else may use it at the same time.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""redis-server, the api and the worker on free ports, each a process of its own."""
+"""redis-server, the api and the worker on free ports, each in a separate process."""
 
 import asyncio
 import contextlib
@@ -185,7 +185,7 @@ async def close_code(connection: ClientConnection, seconds: float = 10) -> int |
 
 
 def make_site(redis_server: RedisServer, folder: Path, **env: str) -> Site:
-    """Return a site with keys and folders of its own."""
+    """Return a site with its own keys and folders."""
     for name in ("uploads", "tmp", "page"):
         (folder / name).mkdir()
     for name in ("keys", "probe"):

@@ -173,7 +173,7 @@ class Demo:
     def publishing(
         self, user: str, events: int = 900, per_second: float = 15
     ) -> Iterator[subprocess.Popen[str]]:
-        """Publish at most `events` events during the block, whatever happens to Redis meanwhile.
+        """Publish at most `events` events during the block, whatever happens to Redis in the meantime.
 
         The stream keeps the latest 1,000: with a few of the site's own, 900 are all still there.
         """

@@ -51,7 +51,7 @@ DEFAULT_SITE = {"files": ["/etc/nginx/sites-enabled/default"]}
 SERVICES = {"listeners": [listener(9100, "node_exporter"), listener(51820, "", "udp")]}
 BRIDGES = {"bridges": ["app0", "br-12ab", "docker0"]}
 
-# Role, facts on top of a bare server's, variables, and words of the message; none where the role goes on.
+# Role, facts on top of a bare server's, variables, and words of the message; none where the role continues.
 CASES = [
     ("docker_engine", DOCKER_CE, {}, ["docker-ce 5:28.5.1", "docker_engine_source to docker"]),
     ("docker_engine", DOCKER_CE, {"docker_engine_source": "docker"}, []),

@@ -1,4 +1,4 @@
-"""The images' files have modes of their own, whatever umask the checkout was made under."""
+"""The images' files have fixed modes, whatever umask the checkout was made under."""
 
 import shutil
 import subprocess

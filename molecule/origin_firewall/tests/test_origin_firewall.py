@@ -1,4 +1,4 @@
-"""Only the edge and ssh reach the origin: scans of the real server by a machine beside it."""
+"""Only the edge and ssh reach the origin: scans of the real server by a machine next to it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""cloudflare_zone: what the plan does not include, what the token may not do, and runs that fail halfway."""
+"""cloudflare_zone: what the plan does not include, what the token may not do, and partial failures."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_a_partial_run_is_completed_by_the_next(run, cloudflare):
 
 
 def test_a_rule_that_the_plan_does_not_include(run, cloudflare):
-    """The Rulesets API reports this by a message without a code of its own."""
+    """The Rulesets API reports this by a message without a specific code."""
     rule = {"settings": None, "rules": [CACHE]}
     cloudflare.fail("/rulesets$", 400, (20000, "not entitled to use cache settings"), method="POST")
     result = run(**rule)

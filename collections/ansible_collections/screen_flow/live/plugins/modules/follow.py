@@ -43,7 +43,7 @@ requirements:
   - setsid of util-linux and timeout of GNU coreutils, where the command runs
 notes:
   - An action plugin of the same name shows the lines, so the module needs no C(async) or C(poll).
-  - The command runs in a session of its own, with everything that it starts, and is stopped with it. If the
+  - The command runs in its own session, with everything that it starts, and is stopped with it. If the
     playbook is interrupted (Ctrl-C), the command is stopped when O(seconds) have passed.
   - It runs in check mode too, because it must only read.
 seealso:
@@ -109,7 +109,7 @@ rm -rf "$job"
 
 
 def start(module: AnsibleModule, argv: list[str], chdir: str | None, seconds: int) -> Path:
-    """Start the command in a session of its own; return the directory that holds its output and its id."""
+    """Start the command in its own session; return the directory that holds its output and its id."""
     setsid = module.get_bin_path("setsid", required=True)
     job = Path(tempfile.mkdtemp(prefix=PREFIX))
     script = [SCRIPT, "follow", str(job), str(seconds), str(LINGER_SECONDS), *argv]
@@ -184,7 +184,7 @@ def main() -> None:
         lines, offset, ended = read(job, inputs["offset"], inputs["match"])
     except FileNotFoundError:
         module.fail_json(
-            msg=f"{job} was removed from the server's temporary directory meanwhile; run it again."
+            msg=f"{job} was removed from the server's temporary directory during the run; run it again."
         )
     module.exit_json(changed=False, lines=lines, offset=offset, ended=ended)
 

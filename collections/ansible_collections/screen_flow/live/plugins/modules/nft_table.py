@@ -47,7 +47,7 @@ notes:
   - Other tables, such as Docker's, are not changed.
   - The module does not install a service that loads O(path) at boot. Debian's C(nftables.service) loads
     C(/etc/nftables.conf), which can include it.
-  - The new rules are checked and printed in a network namespace of their own, so an invalid O(content)
+  - The new rules are checked and printed in a separate network namespace, so an invalid O(content)
     fails the task before anything changes.
   - If a playbook is interrupted between the two states, the next run with O(state=loaded) reports the
     pending rules in RV(unconfirmed).

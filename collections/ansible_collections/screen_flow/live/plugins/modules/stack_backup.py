@@ -126,7 +126,7 @@ def digest(path: Path) -> str:
 
 
 def copy_uploads(source: Path, target: Path) -> None:
-    """Copy the files that the target lacks. One that disappears meanwhile belongs to a finished job."""
+    """Copy the files that the target lacks. One that disappears during the copy belongs to a finished job."""
     target.mkdir(exist_ok=True)
     for file in source.iterdir():
         if file.is_file() and not file.is_symlink() and not (target / file.name).exists():
@@ -158,7 +158,7 @@ def copy_redis(source: Path, target: Path) -> None:
                 (target / MANIFEST).write_bytes(manifest)
                 return
         except FileNotFoundError:
-            continue  # Redis replaced it meanwhile
+            continue  # Redis has replaced it in the meantime
     raise BackupError(f"Redis rewrote its files during each of {ATTEMPTS} copies; run again in a minute.")
 
 

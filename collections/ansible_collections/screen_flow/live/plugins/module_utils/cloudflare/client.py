@@ -168,7 +168,7 @@ class CloudflareApi:
     def graphql(
         self, query: str, variables: Mapping[str, Any], purpose: str, permission: str
     ) -> dict[str, Any]:
-        """Return the `data` of a response of the GraphQL API, which has an envelope of its own."""
+        """Return the `data` of a response of the GraphQL API, which has its own envelope."""
         body = {"query": query, "variables": dict(variables)}
         call = Call("post", "/graphql", purpose, permission, body=body)
         reply = self._send(call)

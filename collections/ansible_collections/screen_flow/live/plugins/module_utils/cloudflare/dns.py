@@ -128,7 +128,9 @@ class Dns:
             except CloudflareFailure as failure:
                 if attempt == ATTEMPTS or not failure.codes & CONFLICT_CODES:
                     raise
-                self.warnings.append(f"Another client changed the DNS records of {self._name} meanwhile.")
+                self.warnings.append(
+                    f"Another client changed the DNS records of {self._name} during this run."
+                )
                 self._found = self._fetch()
             else:
                 return self._wanted

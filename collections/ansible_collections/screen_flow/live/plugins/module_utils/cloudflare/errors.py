@@ -57,7 +57,7 @@ class Reason(enum.StrEnum):
     NOT_FOUND = "not_found"
     """The zone, the object or the path does not exist."""
     CONFLICT = "conflict"
-    """Another client changed it meanwhile."""
+    """Another client changed it at the same time."""
     REJECTED = "rejected"
     """Any other refusal, such as a value that is not valid."""
 
@@ -121,7 +121,7 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     refusals: Mapping[int, Refusal] = field(default_factory=dict)
-    """Cloudflare's error codes that have a meaning of their own for this request."""
+    """Cloudflare's error codes that have a specific meaning for this request."""
     retries: int = RETRIES
     """Retries after a failure that leaves open whether it was done; 0 for what must be sent only once."""
 

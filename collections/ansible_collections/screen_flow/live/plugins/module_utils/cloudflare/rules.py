@@ -1,6 +1,6 @@
 """Rules in a zone's phases, each identified by its `ref`, among rules that others manage.
 
-Each managed rule is written by a request of its own, so that no other rule is ever sent back: what is
+Each managed rule is written by a separate request, so that no other rule is ever sent back: what is
 added, changed or moved between the read and the write stays as it is. A phase's first ruleset is created by a
 request that Cloudflare refuses where one exists by then (code 20217); the rule is then added to that one.
 """
@@ -137,7 +137,7 @@ class Rules:
         return Call("patch", path, purpose, permission, query, {"ref": ref, **target})
 
     def _write(self, phase: str, ref: str) -> dict[str, Any] | None:
-        """Bring one rule to its wanted state, whatever other clients do to its phase meanwhile."""
+        """Bring one rule to its wanted state, whatever other clients do to its phase at the same time."""
         target = self._target(phase, ref)
         for _ in range(ATTEMPTS):
             known = self._rulesets[phase]
@@ -167,7 +167,7 @@ class Rules:
         )
 
     def _warn_of_other_client(self, phase: str) -> None:
-        warning = f"Another client changed the rules of {phase} meanwhile; its changes were kept."
+        warning = f"Another client changed the rules of {phase} during this run; its changes were kept."
         if warning not in self.warnings:
             self.warnings.append(warning)
 

@@ -1,4 +1,4 @@
-"""A zone's settings, and Argo Smart Routing, a setting with an address of its own."""
+"""A zone's settings, and Argo Smart Routing, a setting with a separate address."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNAVAILABLE = (Reason.LOCKED, Reason.NOT_ENTITLED)
 ARGO = "Argo Smart Routing"
 ARGO_NOT_ENTITLED = Refusal(
     Reason.NOT_ENTITLED,
-    "the zone is not entitled to it: Argo is paid for apart from the plan. Order it in Cloudflare's "
+    "the zone is not entitled to it: Argo is not part of the plan. Order it in Cloudflare's "
     "dashboard (Traffic > Argo Smart Routing), or leave it off.",
 )
 ARGO_REFUSALS = dict.fromkeys((1015, 1024, 1025, 1057), ARGO_NOT_ENTITLED)

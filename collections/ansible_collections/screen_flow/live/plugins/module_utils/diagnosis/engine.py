@@ -111,7 +111,7 @@ def rule(
     symptom: bool = False,
     deploys: bool = False,
 ) -> Callable[[Judge], Judge]:
-    """Register a function as a rule of its own name; its layer is the name of its module.
+    """Register a function as a rule of the same name; its layer is the name of its module.
 
     `page` is a page of the runbook. `deploys`: a deployment in progress causes the same evidence.
     """

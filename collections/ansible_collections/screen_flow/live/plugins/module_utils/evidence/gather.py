@@ -80,7 +80,7 @@ def gather(sources: Mapping[str, Source], deadline: Deadline) -> dict[str, Datum
 def gather_with_group(
     sources: Mapping[str, Source], group: str, members: Sequence[str], deadline: Deadline
 ) -> dict[str, Datum]:
-    """Call all sources at once; put the data that the source `group` returns beside the others.
+    """Call all sources at once; put the data that the source `group` returns alongside the others.
 
     Where that one is missing, each of its `members` is missing for the same reason.
     """

@@ -119,7 +119,7 @@ def open_files() -> dict[str, dict[str, int]]:
         try:
             now = {"open": process.num_fds(), "limit": _files_limit(process.pid)}
         except (psutil.Error, OSError):
-            continue  # it has ended meanwhile
+            continue  # it has ended in the meantime
         found[name] = max(found.get(name, now), now, key=lambda item: item["open"] / item["limit"])
     return found
 
