@@ -29,7 +29,7 @@ def test_saved_figures(tmp_path: Path) -> None:
 def test_target_table() -> None:
     figures = [Figure("time", 2, "s", 1), Figure("rate", 3, "", 2, at_least=True), Figure("size", 4)]
     assert target_table(figures).splitlines() == [
-        "| target | measured | wanted |  |",
+        "| target | measured | limit |  |",
         "| --- | ---: | ---: | ---: |",
         "| time | 2 s | ≤ 1 | missed |",
         "| rate | 3 | ≥ 2 | met |",
