@@ -203,7 +203,7 @@ def _addresses(lines: list[_Line]) -> list[_Address]:
                 continue
             is_contact = bool(line.section in ("top", "contact") or labelled or _FREE_MAIL.search(address))
             found.append(_Address(address, is_contact and not _ROLE.match(address)))
-            # A narrow column may have wrapped it, or hyphenated it: then what was before is not known.
+            # A narrow column may have wrapped it, or hyphenated it: then the first half is not known.
             if line.text.startswith(address) and _LONE_TOKEN.fullmatch(before):
                 if before.endswith("-"):
                     found.pop()

@@ -1,4 +1,4 @@
-"""One hub per process: a single subscription serves all sockets, and the streams fill what it missed.
+"""One hub per process: a single subscription serves all sockets, and the streams provide what it missed.
 
 The published message is the fast path; the stream is authoritative. A room (one user) has a window: the
 newest stretch of the user's stream, without a gap, as frames. Every socket has a cursor into it, so an event

@@ -59,7 +59,7 @@ _ACCENTS = dict(
 def _page_text(page: Any, first: bool) -> str:
     """Return a page's text in the order in which it is drawn, which mostly is that of reading.
 
-    A break parts what does not follow: a footer, and on the first page what is drawn late but stands high.
+    A break separates text that does not follow: a footer, and on page one text drawn late but high up.
     Where the order of drawing makes no sense, the places of the words decide.
     """
     bottom, top = float(page.mediabox.bottom), float(page.mediabox.top)

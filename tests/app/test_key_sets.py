@@ -1,4 +1,4 @@
-"""Which tokens of an identity provider are accepted, and what is known while its key set is not, over TLS."""
+"""Which tokens of an identity provider are accepted, with and without its key set, over TLS."""
 
 import asyncio
 import base64
@@ -28,10 +28,10 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 async def test_several_audiences(sessions: Open) -> None:
-    async with sessions(session_audience=("web", "mobile")) as ours:
-        assert await accepts(ours, token(KEY, kid="r", aud="mobile"))
-        assert await accepts(ours, token(KEY, kid="r", aud=["account", "web"]))
-        assert not await accepts(ours, token(KEY, kid="r", aud=["account"]))
+    async with sessions(session_audience=("web", "mobile")) as verifier:
+        assert await accepts(verifier, token(KEY, kid="r", aud="mobile"))
+        assert await accepts(verifier, token(KEY, kid="r", aud=["account", "web"]))
+        assert not await accepts(verifier, token(KEY, kid="r", aud=["account"]))
 
 
 @pytest.mark.parametrize("with_alg", [True, False])
@@ -58,10 +58,10 @@ async def test_algorithms(
 ) -> None:
     kid = "k" if with_kid else None
     server.keys = [public_jwk(key, kid=kid, crv=crv, alg=algorithm if with_alg else None)]
-    async with sessions() as ours:
-        assert await accepts(ours, token(key, kid=kid, algorithm=algorithm))
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(key, kid=kid, algorithm=algorithm))
         # One fitting key needs no id, whichever of the two leaves it out.
-        assert await accepts(ours, token(key, algorithm=algorithm))
+        assert await accepts(verifier, token(key, algorithm=algorithm))
 
 
 async def test_forged_tokens(server: KeyServer, sessions: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +85,8 @@ async def test_forged_tokens(server: KeyServer, sessions: Open, monkeypatch: pyt
     body = jwt.encode(claims, "x" * 40).split(".")[1]
     signature = jwt.api_jws.PyJWS().get_algorithm_by_name("HS256").sign(f"{header}.{body}".encode(), pem)
     confused = f"{header}.{body}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
-    async with sessions() as ours:
-        assert await accepts(ours, token(KEY, kid="r"))
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(KEY, kid="r"))
         for forged in (
             token(OTHER_KEY, kid="r"),
             token(KEY, kid="r", algorithm="RS512"),  # the key names its algorithm
@@ -96,7 +96,7 @@ async def test_forged_tokens(server: KeyServer, sessions: Open, monkeypatch: pyt
             confused,
             jwt.encode(claims, None, algorithm="none", headers={"kid": "r"}),  # type: ignore[arg-type]
         ):
-            assert not await accepts(ours, forged), jwt.get_unverified_header(forged)
+            assert not await accepts(verifier, forged), jwt.get_unverified_header(forged)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ async def test_clocks_may_differ(
     sessions: Open, caplog: pytest.LogCaptureFixture, claim: str, seconds: int, accepted: bool
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with sessions() as ours:
+    async with sessions() as verifier:
         now = int(time.time())
         made = token(KEY, kid="r", **{claim: now + seconds})
-        assert await accepts(ours, made) == accepted
+        assert await accepts(verifier, made) == accepted
         if accepted:
-            assert (await ours.verify(made)).ends > time.time()
+            assert (await verifier.verify(made)).ends > time.time()
         else:
             assert re_distance(caplog.text, claim) in (abs(seconds) - 1, abs(seconds), abs(seconds) + 1)
             assert "Compare this server's clock with the provider's" in caplog.text
@@ -143,9 +143,9 @@ async def test_lifetime_is_bounded(
     sessions: Open, caplog: pytest.LogCaptureFixture, iat: int | None, exp: float, accepted: bool
 ) -> None:
     now = int(time.time())
-    async with sessions() as ours:
+    async with sessions() as verifier:
         made = token(KEY, kid="r", iat=None if iat is None else now + iat, exp=now + exp)
-        assert await accepts(ours, made) == accepted
+        assert await accepts(verifier, made) == accepted
     assert ("app_stack_session_max_seconds" in caplog.text) != accepted
 
 
@@ -153,23 +153,23 @@ async def test_lifetime_is_bounded(
     "subject", ["", " ", "a b", "é", "a\nb", ".", "..", "../a", "a/..", "a/./b", "x" * 256]
 )
 async def test_subject_that_can_not_be_used(sessions: Open, subject: str) -> None:
-    async with sessions() as ours:
+    async with sessions() as verifier:
         with pytest.raises(InvalidSession, match=r"subject.* can't be used: it must be 1 to 255 printable"):
-            await ours.verify(token(KEY, kid="r", sub=subject))
+            await verifier.verify(token(KEY, kid="r", sub=subject))
 
 
 async def test_probes_need_no_provider(server: KeyServer, sessions: Open, tmp_path: Path) -> None:
     server.status = 503
     (tmp_path / "probe").write_text("p" * 40)
-    async with sessions(probe_key_file=tmp_path / "probe") as ours:
-        assert (await ours.verify(issue("p" * 40, "site-check-1", 60))).subject == "site-check-1"
+    async with sessions(probe_key_file=tmp_path / "probe") as verifier:
+        assert (await verifier.verify(issue("p" * 40, "site-check-1", 60))).subject == "site-check-1"
         # A session signed before the provider was configured is refused by its algorithm.
-        assert not await accepts(ours, issue("o" * 40, "ada", 60))
+        assert not await accepts(verifier, issue("o" * 40, "ada", 60))
 
 
 async def test_the_request_names_this_program(server: KeyServer, sessions: Open) -> None:
-    async with sessions() as ours:
-        assert await accepts(ours, token(KEY, kid="r"))
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(KEY, kid="r"))
     assert server.requests[0]["user-agent"] == "screen-flow"
     assert server.requests[0]["accept"] == "application/json"
 
@@ -178,12 +178,12 @@ async def test_unknown_keys_cause_few_requests(
     server: KeyServer, sessions: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "COOL_DOWN", 0.5)
-    async with sessions() as ours:
-        assert await accepts(ours, token(KEY, kid="r"))
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(KEY, kid="r"))
         began = time.monotonic()
         for _ in range(3):
             unknown = [token(KEY, kid=f"unknown-{number}") for number in range(20)]
-            assert not any(await asyncio.gather(*(accepts(ours, each) for each in unknown)))
+            assert not any(await asyncio.gather(*(accepts(verifier, each) for each in unknown)))
         assert len(server.requests) <= 2 + (time.monotonic() - began) / jwks.COOL_DOWN
 
 
@@ -191,20 +191,20 @@ async def test_a_new_key_is_known_within_seconds(
     server: KeyServer, sessions: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "COOL_DOWN", 0.5)
-    async with sessions() as ours:
-        assert await accepts(ours, token(KEY, kid="r"))
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(KEY, kid="r"))
         server.keys = [public_jwk(OTHER_KEY, kid="new")]
         began = time.monotonic()
         # The set was fetched just now; a request with a known key does not wait.
         new, old = await asyncio.gather(
-            accepts(ours, token(OTHER_KEY, kid="new")), accepts(ours, token(KEY, kid="r"))
+            accepts(verifier, token(OTHER_KEY, kid="new")), accepts(verifier, token(KEY, kid="r"))
         )
         assert (new, old) == (True, True)
         assert 0.2 < time.monotonic() - began < 2
-        assert not await accepts(ours, token(KEY, kid="r"))
+        assert not await accepts(verifier, token(KEY, kid="r"))
         # Without an id in key and token, a signature that does not fit may be a new key's, too.
         server.keys = [public_jwk(P256, crv="P-256")]
-        assert await accepts(ours, token(P256, algorithm="ES256"))
+        assert await accepts(verifier, token(P256, algorithm="ES256"))
 
 
 async def test_the_last_good_set_stays_in_use(
@@ -212,24 +212,24 @@ async def test_the_last_good_set_stays_in_use(
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH", 0.1)
     monkeypatch.setattr(jwks, "COOL_DOWN", 0.1)
-    async with sessions() as ours:
-        assert await accepts(ours, token(KEY, kid="r"))
-        assert ours.provider_status == "ok"
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(KEY, kid="r"))
+        assert verifier.provider_status == "ok"
         server.status = 503
-        await until(lambda: ours.provider_status == "stale")
-        assert await accepts(ours, token(KEY, kid="r"))
+        await until(lambda: verifier.provider_status == "stale")
+        assert await accepts(verifier, token(KEY, kid="r"))
         assert f"key set {server.url} can't be fetched: the response is HTTP 503. The one" in caplog.text
         # Whether its key exists can't be known now.
         with pytest.raises(KeySetUnavailable):
-            await ours.verify(token(OTHER_KEY, kid="new"))
+            await verifier.verify(token(OTHER_KEY, kid="new"))
         monkeypatch.setattr(jwks, "KEEP", 0.0)
         with pytest.raises(KeySetUnavailable):
-            await ours.verify(token(KEY, kid="r"))
-        assert ours.provider_status == "unavailable"
+            await verifier.verify(token(KEY, kid="r"))
+        assert verifier.provider_status == "unavailable"
         monkeypatch.setattr(jwks, "KEEP", 3600.0)
         server.status = 200
-        await until(lambda: ours.provider_status == "ok")
-        assert await accepts(ours, token(KEY, kid="r"))
+        await until(lambda: verifier.provider_status == "ok")
+        assert await accepts(verifier, token(KEY, kid="r"))
 
 
 async def test_no_request_waits_for_a_slow_provider(
@@ -237,13 +237,13 @@ async def test_no_request_waits_for_a_slow_provider(
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH", 0.1)
     monkeypatch.setattr(jwks, "COOL_DOWN", 0.1)
-    async with sessions() as ours:
-        assert await accepts(ours, token(KEY, kid="r"))
+    async with sessions() as verifier:
+        assert await accepts(verifier, token(KEY, kid="r"))
         asked = len(server.requests)
         server.delay = 1.0
         await until(lambda: len(server.requests) > asked)
         began = time.monotonic()
-        assert await accepts(ours, token(KEY, kid="r"))
+        assert await accepts(verifier, token(KEY, kid="r"))
         assert time.monotonic() - began < 0.5
 
 
@@ -279,15 +279,15 @@ async def test_why_there_is_no_key_set(
     monkeypatch.setattr(jwks, "TIMEOUT", 0.3)
     for name, value in answer.items():
         setattr(server, name, value)
-    async with sessions() as ours:
+    async with sessions() as verifier:
         with pytest.raises(KeySetUnavailable):
-            await ours.verify(token(KEY, kid="r"))
+            await verifier.verify(token(KEY, kid="r"))
     assert f"The sign-in's key set {server.url} can't be fetched: {reason}" in " ".join(caplog.text.split())
     assert "requests get 503, sockets 1013" in caplog.text
 
 
 async def test_certificate_of_an_unknown_authority(sessions: Open, caplog: pytest.LogCaptureFixture) -> None:
-    async with sessions(session_ca_file=None) as ours:
+    async with sessions(session_ca_file=None) as verifier:
         with pytest.raises(KeySetUnavailable):
-            await ours.verify(token(KEY, kid="r"))
+            await verifier.verify(token(KEY, kid="r"))
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text

@@ -125,12 +125,12 @@ async def test_key_sets_of_large_providers(
     def made(**more: Any) -> str:
         return token(key, kid=kid, algorithm=algorithm, **{**claims, **more})
 
-    async with sessions(session_issuer=claims["iss"], session_audience=(audience,)) as ours:
-        assert (await ours.verify(made())).subject == claims["sub"]
-        assert not await accepts(ours, made(aud="another-application"))
-        assert not await accepts(ours, made(iss="https://another.example/"))
-        assert not await accepts(ours, made(aud=None))
-        assert not await accepts(ours, made(iss=None))
+    async with sessions(session_issuer=claims["iss"], session_audience=(audience,)) as verifier:
+        assert (await verifier.verify(made())).subject == claims["sub"]
+        assert not await accepts(verifier, made(aud="another-application"))
+        assert not await accepts(verifier, made(iss="https://another.example/"))
+        assert not await accepts(verifier, made(aud=None))
+        assert not await accepts(verifier, made(iss=None))
     for words in (
         f"its audience (aud) is 'another-application', and APP_SESSION_AUDIENCE is '{audience}'",
         "add that to the role's app_stack_session_audience",

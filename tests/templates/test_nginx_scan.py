@@ -1,4 +1,4 @@
-"""The rendered tree under a scanner (gixy-ng), and what the scanner does not check."""
+"""The rendered tree checked by a scanner (gixy-ng), and what the scanner does not check."""
 
 import json
 import re

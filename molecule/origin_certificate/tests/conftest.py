@@ -1,4 +1,4 @@
-"""Fixtures of the origin's and the edge's certificate: requests on every way, and what nginx presents."""
+"""Fixtures of the origin's and the edge's certificate: requests over every path, and what nginx presents."""
 
 import contextlib
 import os

@@ -135,7 +135,7 @@ class Run:
         self.changed.append(resource)
 
     def result(self) -> dict[str, Any]:
-        """Return what the module returns, diff included."""
+        """Return the module's result, diff included."""
         result: dict[str, Any] = {"zone_id": self.zone.id, "calls": self.api.calls}
         if not self.values:
             return result
