@@ -16,6 +16,6 @@ def test_the_message_has_the_last_lines_of_what_is_unhealthy(host):
     assert failed.returncode == 2
     message = words(failed.stdout)
     assert "The last lines of api:" in message
-    assert "must hold 1 to 2 lines of 32 or more characters" in message
+    assert "must have 1 to 2 lines of 32 or more characters" in message
     assert "The last lines of redis:" not in message
     assert repaired.returncode == 0, repaired.stdout

@@ -254,7 +254,7 @@ def test_a_snapshot_restores_what_the_role_changed(tmp_path):
         restored = run("playbooks/restore.yml", cloudflare_zone_snapshot_file=snapshot, confirm=True)
         assert restored.returncode == 0, restored.stdout
         shown = restored.stdout.index("-full\n+flexible")
-        assert shown < restored.stdout.index("Put it back")
+        assert shown < restored.stdout.index("Restore the snapshot")
         assert settings() == before
         assert len(rules("http_response_compression")) == 1
         assert addresses() == ["198.51.100.7"]

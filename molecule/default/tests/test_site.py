@@ -107,7 +107,7 @@ def test_an_invalid_variable_is_reported_before_anything_changes(variable, value
     [
         (
             {"site_zone": "other.example.com", "site_domain": "www.other.example.com"},
-            "Zone other.example.com is unknown to Cloudflare",
+            "Zone other.example.com does not exist at Cloudflare",
         ),
         ({"site_cloudflare_api_token": ""}, "put the token into vault_cloudflare_zone_api_token"),
         ({"site_cloudflare_api_token": "x" * 40}, "Cloudflare does not recognize the API token"),
