@@ -88,7 +88,6 @@ def test_a_fault_is_found_and_reverted(site, score, fault):
     problems = judge(look, [fault], score)
     site.wait_until_healthy()
     assert not problems, "\n".join([*problems, look.output])
-    assert look.seconds < 20
 
 
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(fault.rule for fault in pair))
