@@ -41,6 +41,11 @@ class Look:
         return {finding["rule"]: finding for finding in self.record["findings"]}
 
     @property
+    def collections(self):
+        """Return how often evidence was collected: twice if a recent start may explain the first."""
+        return self.output.count("evidence | Collect evidence from outside]")
+
+    @property
     def is_healthy(self):
         return not self.record["findings"] and not self.record["waiting"]
 

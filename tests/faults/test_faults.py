@@ -88,6 +88,8 @@ def test_a_fault_is_found_and_reverted(site, score, fault):
     problems = judge(look, [fault], score)
     site.wait_until_healthy()
     assert not problems, "\n".join([*problems, look.output])
+    assert look.collections
+    assert look.seconds < 15 * look.collections
 
 
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: "+".join(fault.rule for fault in pair))
