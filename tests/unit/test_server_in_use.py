@@ -86,6 +86,8 @@ CASES = [
     ("nginx", {"modified_files": ["/etc/nginx/nginx.conf"]}, {}, ["/etc/nginx/nginx.conf"]),
     ("nginx", {"files": [*SHOP["files"], "/etc/nginx/upstreams/screen-flow.conf"]}, {}, []),
     ("nginx", {}, {"nginx_http_includes": ["conf.d/*.conf"]}, ["conf.d/*.conf", "single files"]),
+    # Text, as -e NAME=VALUE passes it.
+    ("nginx", {}, {"nginx_http_includes": "conf.d/shop.conf"}, ["conf.d/shop.conf", "lists of"]),
     ("origin_firewall", {"firewalls": ["ufw"]}, {}, ["ufw", "origin_firewall_take_over"]),
     ("origin_firewall", {"firewalls": ["ufw"]}, {"origin_firewall_take_over": True}, []),
     ("origin_firewall", {"firewalls": ["ufw"]}, {"origin_firewall_enabled": False}, []),
