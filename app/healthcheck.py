@@ -1,4 +1,4 @@
-"""The containers' health check: `python -m app.healthcheck api|worker` exits with 0 when it is healthy."""
+"""The containers' health check: `python -m app.healthcheck api|worker|extractor` exits with 0 if healthy."""
 
 import http.client
 import os
@@ -49,8 +49,25 @@ def worker() -> str | None:
     return f"{silent} of {len(names)} worker processes do not poll Redis" if silent else None
 
 
+def extractor() -> str | None:
+    """Return what is wrong with the extractor, or None. It has to read a CV."""
+    import tempfile
+    from pathlib import Path
+
+    from app.extract import SOCKET, Refused, Unavailable, client
+
+    with tempfile.NamedTemporaryFile() as cv:
+        cv.write(b"healthy")
+        cv.flush()
+        try:
+            text, _ = client.text(Path(os.environ.get("APP_EXTRACTOR_SOCKET", SOCKET)), "text", Path(cv.name))
+        except (Refused, Unavailable, RuntimeError) as error:
+            return str(error)
+    return None if text == "healthy\n" else f"it read {text!r}"
+
+
 if __name__ == "__main__":
-    checks = {"api": api, "worker": worker}
+    checks = {"api": api, "worker": worker, "extractor": extractor}
     if len(sys.argv) != 2 or sys.argv[1] not in checks:
         sys.exit(f"usage: python -m app.healthcheck {'|'.join(checks)}")
     sys.exit(checks[sys.argv[1]]())

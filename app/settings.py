@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.extract import SOCKET
+
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
@@ -28,6 +30,9 @@ class WorkerSettings(BaseSettings):
     upload_dir: Path = Field(
         default=Path("/var/lib/screen-flow/uploads"),
         description="a folder that this process may write to",
+    )
+    extractor_socket: Path = Field(
+        default=SOCKET, description="the socket of the extractor, such as that of `python -m app.extract`"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG, INFO, WARNING or ERROR"

@@ -5,8 +5,6 @@ the first stopped, without publishing a step twice. A job ends only once its out
 """
 
 import logging
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,18 +18,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from app import extract
 from app.analyse import analyse
 from app.batches import ACTOR, QUEUE, Progress
+from app.extract import Refused, Unavailable, client
 from app.redis_password import from_url
 from app.settings import WorkerSettings, load
 
 UPLOAD_SECONDS = 86_400  # after which an unprocessed upload is deleted
 HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a heartbeat after which others take over a worker's jobs
 IDLE_WAIT = 200  # milliseconds between polls of an empty queue, at most
-REDIS_WAIT = 1.0  # seconds between attempts of a job that lost Redis
-EXTRACTOR = str(Path(extract.__file__).parent)
-EXTRACT_TIMEOUT = 60  # seconds; longer than the extractor's own limit, for a busy machine
+WAIT = 1.0  # seconds between attempts of a job that lost Redis or the extractor
 # One file per worker process, named by its id in Redis; the health check reads the names.
 ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
 
@@ -107,14 +103,16 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(queue_name=QUEUE, actor_name=ACTOR)
 def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
-    """Process one CV to its result or its error. While Redis is unavailable it waits and repeats."""
+    """Process one CV to its result or its error. While Redis or the extractor is unavailable it waits."""
     while True:
         try:
             _process_once(user_id, batch_id, cv_id, kind)
             return
         except RedisError as error:
             logger.warning("CV %s waits for Redis: %s", cv_id, error)
-            time.sleep(REDIS_WAIT)
+        except Unavailable as error:
+            logger.warning("CV %s waits: %s", cv_id, error)
+        time.sleep(WAIT)
 
 
 def _process_once(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
@@ -132,12 +130,12 @@ def _process_once(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
 def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> None:
     try:
         progress.advance(cv, "extracting")
-        text = _extract(kind, path)
+        text, _ = client.text(settings.extractor_socket, kind, path)
         progress.advance(cv, "analysing")
         result = analyse(text, settings.phone_region)
-    except RedisError:
+    except (RedisError, Unavailable):
         raise
-    except extract.Refused as refused:
+    except Refused as refused:
         logger.info("CV %s failed: %s", cv["cv_id"], refused)
         progress.advance(cv, "failed", error=str(refused))
     except Exception:
@@ -147,31 +145,3 @@ def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> N
         )
     else:
         progress.advance(cv, "done", result=result)
-
-
-def _extract(kind: str, path: Path) -> str:
-    """Return the file's text, extracted by a process without secrets. Raises Refused."""
-    if not path.exists():
-        raise extract.Refused("The uploaded file is no longer on the server. Upload it again.")
-    try:
-        child = subprocess.run(  # noqa: S603
-            [sys.executable, "-I", EXTRACTOR, kind, str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={},
-            timeout=EXTRACT_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise extract.Refused(extract.TOO_MUCH) from None
-    output = child.stdout.decode("utf-8", "replace")
-    if child.returncode == 0:
-        return output
-    logger.info(
-        "The extractor exited with %s: %s", child.returncode, child.stderr[-2000:].decode("utf-8", "replace")
-    )
-    if child.returncode == extract.REFUSED:
-        raise extract.Refused(output)
-    if child.returncode < 0:  # by a signal: out of time, or a crashed parser
-        raise extract.Refused(extract.TOO_MUCH)
-    raise RuntimeError(f"the extractor exited with status {child.returncode}")

@@ -15,18 +15,18 @@ from typing import Any
 
 import phonenumbers
 
-from app import extract
 from app.contact import contact
+from app.extract import client
 from bench.cvs import CV, draw, page, placed
 from bench.figures import Figure
 from bench.traits import TRAITS
 from bench.typeset import FONT
 from bench.writers import WRITERS, Writer
+from tests.kit.app import shared_extractor
 
 FIELDS = ("name", "email", "phone")
 FILES = 6  # of each writer
 REGION = "GB"
-TIMEOUT = 60  # seconds for reading one file
 WORKERS = 2
 
 
@@ -52,11 +52,7 @@ class Report:
 
 
 def _ours(kind: str, path: Path) -> str:
-    child = subprocess.run(  # noqa: S603
-        [sys.executable, "-I", str(Path(extract.__file__).parent), kind, str(path)],
-        capture_output=True, env={}, timeout=TIMEOUT, check=False,
-    )  # fmt: skip
-    return child.stdout.decode() if child.returncode == 0 else ""
+    return client.text(shared_extractor().socket, kind, path)[0]
 
 
 def _plain(kind: str, path: Path) -> str:
@@ -83,7 +79,7 @@ def _same(field: str, found: str | None, wanted: str) -> bool:
 def _read(writer: str, real: bool, reader: str, cv: CV, path: Path) -> Read:
     try:
         text = READERS[reader](path.suffix[1:], path)
-    except Exception as error:  # the plain loop fails with errors of all kinds
+    except Exception as error:  # refused, and the plain loop fails with errors of all kinds
         print(f"{writer}: the {reader} reader: {error}", file=sys.stderr)
         text = ""
     found = contact(text, REGION)
@@ -138,6 +134,7 @@ def run() -> Report:
     missing = [f"{writer.name} ({writer.needs})" for writer in WRITERS if writer not in there]
     reads: list[Read] = []
     failed: list[str] = []
+    shared_extractor()  # here, because a child process ends with the thread that started it
 
     with tempfile.TemporaryDirectory() as folder:
 

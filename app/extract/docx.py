@@ -1,10 +1,9 @@
 """DOCX: an archive of XML parts, of which a page shows the body, headers, footers and notes."""
 
 import posixpath
-import sys
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 from xml.parsers import expat
 
 from app.extract import BREAK, TOO_MUCH, Refused, mail_address
@@ -236,13 +235,13 @@ class _Text(_Handler):
             self.sections.append({})
 
 
-def read(path: Path) -> Iterator[str]:
+def read(file: BinaryIO) -> Iterator[str]:
     """Yield a Word document's text: page headers, body with tables, text boxes, notes, page footers.
 
     Templates, documents with macros and those in strict form are read as well. Raises Refused.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
             xml = sum(part.file_size for part in parts if not part.filename.startswith("word/media/"))
             if len(parts) > PARTS_LIMIT or xml > XML_LIMIT:
@@ -252,7 +251,6 @@ def read(path: Path) -> Iterator[str]:
         raise
     # zipfile and expat raise errors of all kinds for broken files.
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise Refused(
             "The DOCX is damaged and can't be read. Save it again and upload the new file."
         ) from error

@@ -1,12 +1,10 @@
 """PDF: pages, and what annotations add to them."""
 
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pypdf import PdfReader
 from pypdf.errors import LimitReachedError
@@ -21,10 +19,10 @@ SPACING = 2  # pypdf's own 1.25 runs words together that are placed one by one
 DISORDER = 0.3  # part of the steps between texts that go up, or break a line, when the order makes no sense
 
 
-def read(path: Path) -> Iterator[str]:
+def read(file: BinaryIO) -> Iterator[str]:
     """Yield the text of each page of a PDF, then that of its form fields and links. Raises Refused."""
     try:
-        reader = PdfReader(path)
+        reader = PdfReader(file)
         # Many PDFs are encrypted only to restrict printing, and open with an empty password.
         if reader.is_encrypted and not reader.decrypt(""):
             raise Refused("The PDF is protected by a password. Upload a version without one.")
@@ -40,7 +38,6 @@ def read(path: Path) -> Iterator[str]:
         raise Refused(TOO_MUCH) from error
     # pypdf raises errors of all kinds for broken files, not only its own.
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise Refused(
             "The PDF is damaged and can't be read. Export it again and upload the new file."
         ) from error

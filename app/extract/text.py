@@ -3,7 +3,7 @@
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 from chardet import detect_all
 
@@ -29,10 +29,9 @@ CERTAINTY = 0.8  # part of the best encoding's confidence from which another is 
 _CONTROLS = re.compile(r"[\x80-\x9f]")
 
 
-def read(path: Path) -> Iterator[str]:
+def read(file: BinaryIO) -> Iterator[str]:
     """Yield a text file's beginning: UTF-8, UTF-16 with its mark, or an older encoding, which is detected."""
-    with path.open("rb") as file:
-        data = file.read(4 * TEXT_LIMIT)
+    data = file.read(4 * TEXT_LIMIT)
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         yield data.decode("utf-16", "replace")
         return

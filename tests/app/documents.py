@@ -1,8 +1,6 @@
 """CVs as bytes, and what is read from them in a separate process, as in the worker."""
 
 import io
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +9,9 @@ from typing import Any
 import docx
 from docx.document import Document
 
-from app import extract
 from app.analyse import analyse
+from app.extract import client
+from tests.kit.app import shared_extractor
 
 NAME = "Ada Lovelace"
 EMAIL = "ada.lovelace@example.com"
@@ -24,16 +23,7 @@ def read(kind: str, data: bytes, folder: Path) -> str:
     """Return a file's text. Raises Refused with the message for the user."""
     path = folder / "cv"
     path.write_bytes(data)
-    child = subprocess.run(
-        [sys.executable, "-I", Path(extract.__file__).parent, kind, path],
-        capture_output=True,
-        env={},
-        check=False,
-    )
-    if child.returncode == extract.REFUSED:
-        raise extract.Refused(child.stdout.decode())
-    assert child.returncode == 0, child.stderr.decode()
-    return child.stdout.decode()
+    return client.text(shared_extractor().socket, kind, path)[0]
 
 
 def found(kind: str, data: bytes, folder: Path) -> tuple[str | None, str | None, str | None]:

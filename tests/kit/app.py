@@ -1,12 +1,15 @@
 """redis-server, the api and the worker on free ports, each in a separate process."""
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
 import secrets
 import sys
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,54 @@ class RedisServer(Process):
         return int(self.client.execute_command("PUBSUB", "NUMSUB", channel(user))[1])
 
 
+class Extractor(Process):
+    """The extractor's server, by default the reference one."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        self.socket = folder / "extractor.sock"
+        super().__init__(
+            *(sys.executable, *(command or ("-m", "app.extract"))),
+            log=folder / "extractor.log",
+            env={"PATH": os.environ["PATH"], "APP_EXTRACTOR_SOCKET": str(self.socket)},
+        )
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        super().start()
+
+        def listens() -> bool:
+            assert self.child and self.child.poll() is None, self.log()
+            return self.socket.exists()
+
+        wait_until("the extractor listens", listens)
+
+
+@cache
+def shared_extractor() -> Extractor:
+    """Return an extractor that all users in this process share."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    extractor = Extractor(Path(folder.name))
+    extractor.start()
+    atexit.register(extractor.close)
+    return extractor
+
+
+class Worker(Process):
+    """A worker, and the extractor that it needs."""
+
+    extractor: Extractor
+
+    def start(self) -> None:
+        if not self.extractor.child or self.extractor.child.poll() is not None:
+            self.extractor.start()
+        super().start()
+
+    def close(self) -> None:
+        super().close()
+        self.extractor.close()
+
+
 @dataclass
 class Site:
     """The api and the worker, not yet started, and what a client of them needs."""
@@ -104,10 +155,12 @@ class Site:
             *python, *("app.main", "--host", "127.0.0.1", "--port", str(self.port)),
             log=self.folder / "api.log", env=self.env,
         )  # fmt: skip
-        self.worker = Process(
+        self.extractor = Extractor(self.folder)
+        self.worker = Worker(
             *python, *("dramatiq", "app.worker", "--processes", "1", "--threads", "2"),
             log=self.folder / "worker.log", env=self.env,
         )  # fmt: skip
+        self.worker.extractor = self.extractor
 
     def start(self) -> None:
         """Start the api and wait until it is ready."""
@@ -199,6 +252,7 @@ def make_site(redis_server: RedisServer, folder: Path, **env: str) -> Site:
             "APP_REDIS_URL": redis_server.url,
             "APP_REDIS_PASSWORD_FILE": str(redis_server.password_file),
             "APP_UPLOAD_DIR": str(folder / "uploads"),
+            "APP_EXTRACTOR_SOCKET": str(folder / "extractor.sock"),
             "APP_ALLOWED_ORIGINS": ORIGIN,
             "APP_SESSION_KEYS_FILE": str(folder / "keys"),
             "APP_PROBE_KEY_FILE": str(folder / "probe"),
