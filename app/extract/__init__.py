@@ -18,7 +18,11 @@ _MAIL_LINK = re.compile(r"mailto:([^\s?\"]+)", re.IGNORECASE)
 
 
 class Refused(Exception):
-    """The file is at fault; the message tells the user what to do."""
+    """The file is at fault; the message tells the user what to do. `seconds` is the processor time spent."""
+
+    def __init__(self, message: str, seconds: float = 0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 def mail_address(link: str) -> str | None:

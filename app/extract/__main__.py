@@ -1,6 +1,7 @@
 """Print the text of a CV: see the package."""
 
 import io
+import os
 import resource
 import sys
 import unicodedata
@@ -38,6 +39,7 @@ def extract(kind: str, path: Path) -> str:
 
 def main() -> None:
     """Print the text of a CV."""
+    os.nice(10)  # after the sockets, also where the container has no bound
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
