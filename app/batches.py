@@ -1,25 +1,27 @@
 """Batches of CVs and their state in Redis. Each change and its events are one atomic step."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+from uuid import uuid4
 
 import redis
 from dramatiq import Message
-from dramatiq.brokers.redis import RedisBroker
 
 from app.events import APPEND, NO_EVENT, RETENTION, channel, dump, stream
+from app.storage import ALLOW_OOM, IS_FULL, QUEUE, QUEUE_KEY
+from app.turns import ACTOR, TURNS_KEY, waiting_key
 
-LISTED = 50  # batches in a snapshot, the newest
-QUEUE = "cvs"
-ACTOR = "process_cv"
+LISTED = 50  # batches kept for each user, and in a snapshot at most
+SNAPSHOT_BYTES = 512 << 10  # of batches in a snapshot, which has one batch at least
 PROGRESS = {"queued": 0, "extracting": 20, "analysing": 60, "done": 100, "failed": 100}  # percent
 
 Status = Literal["queued", "extracting", "analysing", "done", "failed"]
 
-# A batch is a hash: batch_id, user_id, created_at, total, done, failed, cvs (ids in order), cv:<id> (JSON).
+# A batch is a hash: batch_id, user_id, created_at, total, done, failed, cvs (ids in order), cv:<id> (JSON),
+# cpu (milliseconds of processor time). It lives as long as its place in the user's list.
 _EVENTS = (
     APPEND
     + """
@@ -37,37 +39,76 @@ local function batch_event(channel, time, key)
 end
 """
 )
-# KEYS: stream, batch, list of batches. ARGV: channel, time, id, user, then id and JSON of each CV.
+# KEYS: stream, batch, list of batches, the user's waiting CVs. ARGV: channel, time, id, user, most unfinished
+# CVs, most kept CVs, then of each CV: id, JSON, kind, its message's id in the queue, the message.
 # Idempotent: the client library repeats it when the reply was lost.
 _CREATE = (
     _EVENTS
+    + IS_FULL
     + f"""
-if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-local ids = {{}}
-for i = 5, #ARGV, 2 do
-  ids[#ids + 1] = ARGV[i]
+if redis.call('EXISTS', KEYS[2]) == 1 then return {{'stored'}} end
+if is_full() then return {{'full'}} end
+local new, kept, unfinished, waiting, count, finished = (#ARGV - 6) / 5, 0, 0, 0, 0, {{}}
+local ids = redis.call('LRANGE', KEYS[3], 0, -1)
+for i = #ids, 1, -1 do
+  local b = redis.call('HMGET', 'batch:' .. ids[i], 'total', 'done', 'failed')
+  if not b[1] then
+    redis.call('LREM', KEYS[3], 1, ids[i])
+  else
+    count, kept = count + 1, kept + b[1]
+    local open = b[1] - b[2] - b[3]
+    if open > 0 then
+      unfinished, waiting = unfinished + open, waiting + 1
+    else
+      finished[#finished + 1] = {{ids[i], b[1]}}
+    end
+  end
+end
+local gone = 0  -- finished batches, the oldest first, that make room
+while (kept + new > tonumber(ARGV[6]) or count >= {LISTED}) and gone < #finished do
+  gone = gone + 1
+  kept, count = kept - finished[gone][2], count - 1
+end
+if unfinished + new > tonumber(ARGV[5]) or kept + new > tonumber(ARGV[6]) or count >= {LISTED} then
+  return {{'unfinished', unfinished, waiting}}
+end
+for i = 1, gone do
+  redis.call('DEL', 'batch:' .. finished[i][1])
+  redis.call('LREM', KEYS[3], 1, finished[i][1])
+end
+if not redis.call('LRANGE', KEYS[4], 0, 0)[1] then redis.call('RPUSH', '{TURNS_KEY}', ARGV[4]) end
+local stored = {{}}
+for i = 7, #ARGV, 5 do
+  stored[#stored + 1] = ARGV[i]
   redis.call('HSET', KEYS[2], 'cv:' .. ARGV[i], ARGV[i + 1])
+  redis.call('RPUSH', KEYS[4], ARGV[3] .. ' ' .. ARGV[i] .. ' ' .. ARGV[i + 2])
+  -- As dramatiq enqueues.
+  redis.call('HSET', '{QUEUE_KEY}.msgs', ARGV[i + 3], ARGV[i + 4])
+  redis.call('RPUSH', '{QUEUE_KEY}', ARGV[i + 3])
 end
 redis.call('HSET', KEYS[2], 'batch_id', ARGV[3], 'user_id', ARGV[4], 'created_at', ARGV[2],
-  'total', #ids, 'done', 0, 'failed', 0, 'cvs', table.concat(ids, ' '))
+  'total', new, 'done', 0, 'failed', 0, 'cpu', 0, 'cvs', table.concat(stored, ' '))
 redis.call('EXPIRE', KEYS[2], {RETENTION})
 redis.call('LPUSH', KEYS[3], ARGV[3])
-redis.call('LTRIM', KEYS[3], 0, {LISTED - 1})
 redis.call('EXPIRE', KEYS[3], {RETENTION})
 batch_event(ARGV[1], ARGV[2], KEYS[2])
-for i = 6, #ARGV, 2 do cv_event(ARGV[1], ARGV[2], ARGV[i]) end
-return 1
+for i = 8, #ARGV, 5 do cv_event(ARGV[1], ARGV[2], ARGV[i]) end
+return {{'stored'}}
 """
 )
-# KEYS: stream, batch. ARGV: channel, time, CV's id, its new JSON, progress and outcome (done, failed or '').
+# KEYS: stream, batch, list of batches. ARGV: channel, time, CV's id, its new JSON, progress, outcome (done,
+# failed or ''), milliseconds of processor time that it took.
 # Only forward: a job repeated after its worker was killed changes nothing that was already reported.
 _ADVANCE = (
-    _EVENTS
+    ALLOW_OOM
+    + _EVENTS
     + f"""
 local old = redis.call('HGET', KEYS[2], 'cv:' .. ARGV[3])
 if not old or cjson.decode(old).progress >= tonumber(ARGV[5]) then return 0 end
 redis.call('HSET', KEYS[2], 'cv:' .. ARGV[3], ARGV[4])
+redis.call('HINCRBY', KEYS[2], 'cpu', ARGV[7])
 redis.call('EXPIRE', KEYS[2], {RETENTION})
+redis.call('EXPIRE', KEYS[3], {RETENTION})
 cv_event(ARGV[1], ARGV[2], ARGV[4])
 if ARGV[6] ~= '' then
   redis.call('HINCRBY', KEYS[2], ARGV[6], 1)
@@ -76,16 +117,38 @@ end
 return 1
 """
 )
-# KEYS: stream, list of batches. Returns the newest event's id and each batch as a flat list, atomically.
+# KEYS: stream, list of batches. ARGV, optional: id of the batch before which to begin, or ''; most batches.
+# Returns, atomically, the newest event's id, each batch as a flat list, and the last one's id if older ones
+# are left, else ''.
 SNAPSHOT = f"""
 local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local batches = {{}}
+local before, limit = ARGV[1] or '', tonumber(ARGV[2] or {LISTED})
+local batches, size, last, older = {{}}, 0, '', ''
 for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
-  local fields = redis.call('HGETALL', 'batch:' .. id)
-  if next(fields) then batches[#batches + 1] = fields end
+  if before ~= '' then
+    if id == before then before = '' end
+  else
+    local fields = redis.call('HGETALL', 'batch:' .. id)
+    if next(fields) then
+      for _, value in ipairs(fields) do size = size + #value end
+      if #batches == limit or (#batches > 0 and size > {SNAPSHOT_BYTES}) then
+        older = last
+        break
+      end
+      batches[#batches + 1], last = fields, id
+    end
+  end
 end
-return {{tail[1] and tail[1][1] or '{NO_EVENT}', batches}}
+return {{tail[1] and tail[1][1] or '{NO_EVENT}', batches, older}}
 """
+
+
+class TooManyCVs(Exception):
+    """A user's bound is reached; the text is for the user."""
+
+
+class StorageFull(Exception):
+    """Redis is too full to accept more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +161,12 @@ class NewCV:
     kind: str
 
 
-class _Outbox(RedisBroker):
-    """Enqueues into a pipeline, so that a batch and its jobs are stored together or not at all."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many CVs of a user may be unfinished, and how many are kept: the oldest finished make room."""
 
-    def _max_unpack_size(self) -> int:
-        # The default reads it from Redis, which a pipeline can't do. Enqueueing unpacks nothing.
-        return 1
+    unfinished: int
+    kept: int
 
 
 def now() -> str:
@@ -145,19 +208,22 @@ def snapshot_text(reply: list[Any]) -> str:
 
     CVs are stored as JSON and copied unparsed: parsing thousands of them would block the event loop.
     """
-    last_event_id, batches = reply
+    last_event_id, batches, older = reply
     texts = []
     for flat in batches:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         cvs = ",".join(fields[f"cv:{cv_id}"] for cv_id in fields["cvs"].split())
         texts.append(f'{dump(_summary(fields))[:-1]},"cvs":[{cvs}]}}')
-    return f'{{"last_event_id":{dump(last_event_id)},"batches":[{",".join(texts)}]}}'
+    rest = f',"next":{dump(older)}' if older else ""
+    return f'{{"last_event_id":{dump(last_event_id)},"batches":[{",".join(texts)}]{rest}}}'
 
 
-def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[NewCV]) -> dict[str, Any]:
+def create(
+    client: "redis.Redis", batch_id: str, user_id: str, new: Sequence[NewCV], bounds: Bounds
+) -> dict[str, Any]:
     """Store a batch with its jobs, publish its events, and return it.
 
-    Raises RedisError; then nothing is stored, unless only the reply was lost.
+    Raises TooManyCVs, StorageFull and RedisError; then nothing is stored, unless only the reply was lost.
     """
     time = now()
     cvs = {
@@ -175,22 +241,24 @@ def create(client: "redis.Redis", batch_id: str, user_id: str, new: Iterable[New
         )
         for cv in new
     }
-    with client.pipeline(transaction=True) as pipe:
-        pipe.register_script(_CREATE)(
-            keys=[stream(user_id), batch_key(batch_id), listing_key(user_id)],
-            args=[
-                channel(user_id),
-                time,
-                batch_id,
-                user_id,
-                *(part for item in cvs.items() for part in item),
-            ],
+    jobs: list[str | bytes] = []
+    for cv in new:
+        message_id = uuid4().hex
+        arguments = (user_id, batch_id, cv.cv_id, cv.kind)
+        message: Message[None] = Message(QUEUE, ACTOR, arguments, {}, {"redis_message_id": message_id})
+        jobs += (cv.cv_id, cvs[cv.cv_id], cv.kind, message_id, message.encode())
+    outcome, *numbers = client.register_script(_CREATE)(
+        keys=[stream(user_id), batch_key(batch_id), listing_key(user_id), waiting_key(user_id)],
+        args=[channel(user_id), time, batch_id, user_id, bounds.unfinished, bounds.kept, *jobs],
+    )
+    if outcome == "full":
+        raise StorageFull
+    if outcome == "unfinished":
+        unfinished, uploads = numbers
+        raise TooManyCVs(
+            f"{unfinished} of your CVs, in {uploads} uploads, are not processed yet, and at most "
+            f"{bounds.unfinished} CVs in {LISTED} uploads may wait; upload more once some are done."
         )
-        # Maintenance (looking for dead workers' jobs) is left to the workers.
-        outbox = _Outbox(client=pipe, middleware=[], maintenance_chance=0)  # type: ignore[no-untyped-call]
-        for cv in new:
-            outbox.enqueue(Message(QUEUE, ACTOR, (user_id, batch_id, cv.cv_id, cv.kind), {}, {}))
-        pipe.execute()
     return batch_from(
         {
             "batch_id": batch_id,
@@ -219,11 +287,18 @@ class Progress:
         text = self._client.execute_command("HGET", batch_key(self._batch_id), f"cv:{self._cv_id}")
         return None if text is None else dict(json.loads(text))
 
-    def advance(self, cv: dict[str, Any], status: Status, **fields: Any) -> None:
-        """Set `status` and `fields` on `cv` and publish it. Raises RedisError."""
+    def spent(self) -> float:
+        """Return the seconds of processor time that the batch has taken. Raises RedisError."""
+        return int(self._client.execute_command("HGET", batch_key(self._batch_id), "cpu") or 0) / 1000
+
+    def advance(self, cv: dict[str, Any], status: Status, seconds: float = 0, **fields: Any) -> None:
+        """Set `status` and `fields` on `cv`, which took `seconds` of processor time, and publish it.
+
+        Raises RedisError.
+        """
         cv |= {"status": status, "progress": PROGRESS[status], **fields}
         self._script(
-            keys=[stream(self._user_id), batch_key(self._batch_id)],
+            keys=[stream(self._user_id), batch_key(self._batch_id), listing_key(self._user_id)],
             args=[
                 channel(self._user_id),
                 now(),
@@ -231,5 +306,6 @@ class Progress:
                 dump(cv),
                 PROGRESS[status],
                 status if PROGRESS[status] == 100 else "",
+                round(seconds * 1000),
             ],
         )

@@ -56,6 +56,11 @@ class Hub:
         self._confirmations: dict[str, asyncio.Future[None]] = {}  # by channel
         self.connected = False
 
+    def sockets(self, user_id: str) -> int:
+        """Return how many listeners a user has here."""
+        room = self._rooms.get(user_id)
+        return len(room.listeners) + len(room.starting) if room else 0
+
     def join(self, user_id: str, last_event_id: str | None) -> Listener:
         """Return a listener that gets all events after `last_event_id`, or from now on when that is None."""
         loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -34,6 +35,7 @@ from app.redis_password import from_url
 from app.sessions import BadKeyFile, Sessions
 from app.settings import Settings, load
 from app.state import State, state_of
+from app.storage import REDIS_FULL, disk_is_full
 
 REDIS_TIMEOUT = 5.0  # seconds that a reply from Redis may take
 REDIS_QUEUE = 20.0  # seconds that a request waits for the connection
@@ -98,6 +100,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         hub=Hub(subscriber, commands),
         commands=commands,
         snapshot=commands.register_script(SNAPSHOT),
+        redis_full=commands.register_script(REDIS_FULL),
         writer=writer,
     )
     tasks = [asyncio.create_task(app.state.shared.hub.run()), asyncio.create_task(app.state.sessions.run())]
@@ -122,16 +125,23 @@ async def _healthz() -> dict[str, str]:
 async def _readyz(request: Request) -> JSONResponse:
     """Return 200 when events can be delivered and uploads stored, else 503."""
     state = state_of(request)
+    full = False
     try:
         await state.commands.execute_command("PING")
+        settings = state.settings
+        full = bool(await state.redis_full(keys=[])) or await run_in_threadpool(
+            disk_is_full, settings.upload_dir, settings.uploads_megabytes << 20
+        )
         problem = None if state.hub.connected else "not subscribed"
     except RedisError as error:
         problem = type(error).__name__
     if problem:
         return JSONResponse({"status": "not ready", "redis": problem}, 503)
-    # Ready even without the provider's keys: a restart would not restore them, and deployments would fail.
+    # Ready even when storage is full, and without the provider's keys: sockets and results are still served,
+    # and a restart would change nothing.
     provider = state.sessions.provider_status
-    return JSONResponse({"status": "ready", "redis": "ok"} | ({"sign_in": provider} if provider else {}))
+    found = {"status": "ready", "redis": "ok", "storage": "full" if full else "ok"}
+    return JSONResponse(found | ({"sign_in": provider} if provider else {}))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
 
-from app.rate import FLOOD, FLOOD_REASON, Rate
+from app.rate import FLOOD_REASON, TOO_MANY, Rate
 
 SHUTDOWN_SPREAD = 1.0  # seconds over which sockets are closed, at most
 SHUTDOWN_RATE = 100  # sockets closed in a second, if that is faster
@@ -267,8 +267,8 @@ class Protocol(WebSocketsSansIOProtocol):
             super().handle_ping()
         else:
             self.conn.data_to_send()
-            self.conn.send_close(FLOOD, FLOOD_REASON)
+            self.conn.send_close(TOO_MANY, FLOOD_REASON)
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": FLOOD, "reason": FLOOD_REASON})
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_MANY, "reason": FLOOD_REASON})
             self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)

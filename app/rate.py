@@ -2,7 +2,7 @@
 
 import time
 
-FLOOD = 4429  # close code
+TOO_MANY = 4429  # close code
 FLOOD_REASON = "too many messages; do not reconnect at once"
 BURST = 100.0  # messages at once
 PER_SECOND = 10.0  # messages on average; the page sends one every 30 s

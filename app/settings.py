@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.extract import SOCKET
 
+FILES_LIMIT = 100  # files in one upload; each is an open file until the batch is stored
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
@@ -42,6 +43,9 @@ class WorkerSettings(BaseSettings):
         pattern=r"^[A-Z]{2}$",
         description="two capital letters, the country whose phone numbers may lack the prefix, as in DE",
     )
+    batch_cpu_seconds: int = Field(
+        default=300, ge=1, description="seconds of processor time for the CVs of one upload, for example 300"
+    )
 
     @field_validator("redis_password_file")
     @classmethod
@@ -66,6 +70,22 @@ class Settings(WorkerSettings):
 
     upload_max_bytes: int = Field(
         default=52_428_800, ge=1, description="a number of bytes, nginx's limit (52428800)"
+    )
+    user_unfinished_cvs: int = Field(
+        default=500,
+        ge=FILES_LIMIT,
+        description=f"a number of CVs of one user that may wait, {FILES_LIMIT} or more, for example 500",
+    )
+    user_kept_cvs: int = Field(
+        default=1_000,
+        ge=FILES_LIMIT,
+        description=f"a number of CVs kept for each user, {FILES_LIMIT} or more, for example 1000",
+    )
+    user_sockets: int = Field(
+        default=50, ge=1, description="a number of WebSockets that one user may have open, for example 50"
+    )
+    uploads_megabytes: int = Field(
+        default=2_048, ge=64, description="MB of uploads that may wait to be processed, 64 or more"
     )
     heartbeat_seconds: float = Field(
         default=30, gt=0, lt=100, description="seconds below the edge's idle time of 100, for example 30"

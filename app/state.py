@@ -21,6 +21,7 @@ class State:
     hub: Hub
     commands: "Redis"
     snapshot: AsyncScript
+    redis_full: AsyncScript
     writer: "redis.Redis"
 
 

@@ -18,8 +18,9 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from app.settings import FILES_LIMIT
+
 FIELD = "files"
-FILES_LIMIT = 100  # files in one batch; each is an open file until the batch is stored
 NAME_LIMIT = 255  # characters of a file name; the rest is cut off
 DIRECTORY_LIMIT = 1 << 20  # bytes of a ZIP archive's central directory; a DOCX needs a few thousand
 CHUNK = 1 << 16  # bytes per read

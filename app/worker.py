@@ -6,6 +6,7 @@ the first stopped, without publishing a step twice. A job ends only once its out
 
 import logging
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,19 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from app.analyse import analyse
-from app.batches import ACTOR, QUEUE, Progress
+from app.batches import Progress
 from app.extract import Refused, Unavailable, client
 from app.redis_password import from_url
 from app.settings import WorkerSettings, load
+from app.storage import ALLOW_OOM, QUEUE
+from app.turns import ACTOR, Busy, Job, Turns
 
 UPLOAD_SECONDS = 86_400  # after which an unprocessed upload is deleted
+SWEEP_EVERY = 3_600.0  # seconds between searches for such uploads
 HEARTBEAT_TIMEOUT = 5_000  # milliseconds without a heartbeat after which others take over a worker's jobs
 IDLE_WAIT = 200  # milliseconds between polls of an empty queue, at most
 WAIT = 1.0  # seconds between attempts of a job that lost Redis or the extractor
+TURN_WAIT = 0.2  # seconds between attempts to take a CV while all that wait are of users at their share
 # One file per worker process, named by its id in Redis; the health check reads the names.
 ALIVE_DIR = Path(tempfile.gettempdir()) / "screen-flow-worker"
 
@@ -37,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class Broker(RedisBroker):
-    """dramatiq's Redis broker, with shorter polls, without KEYS, and without lost jobs."""
+    """dramatiq's Redis broker, with shorter polls, without KEYS or lost jobs, also in a full Redis."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
@@ -49,7 +54,7 @@ class Broker(RedisBroker):
             raise RuntimeError("this release of dramatiq lists queues differently: adapt app/worker.py")
         queue = 'dead_worker_acks .. "." .. queue_canonical_name'
         left = f'{{redis.call("exists", {queue}, {queue} .. ".DQ") > 0 or nil}}'
-        self.scripts["dispatch"] = self.client.register_script(script.replace(listing, left))
+        self.scripts["dispatch"] = self.client.register_script(ALLOW_OOM + script.replace(listing, left))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = IDLE_WAIT) -> dramatiq.Consumer:
         """Return a consumer of the queue that waits at most IDLE_WAIT.
@@ -67,23 +72,41 @@ class Broker(RedisBroker):
 
 
 class Alive(Middleware):
-    """Publishes the worker's id to the health check."""
+    """Publishes the worker's id to the health check, and deletes uploads whose jobs were lost."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Write the file, and delete uploads whose jobs were lost together with Redis."""
+        """Write the file and start to search. Half of the threads are for users other than the busiest."""
         assert isinstance(broker, Broker)
-        for upload in settings.upload_dir.iterdir():
-            if upload.stat().st_mtime < time.time() - UPLOAD_SECONDS:
-                upload.unlink(missing_ok=True)
+        turns.share = max(1, worker.worker_threads // 2)
+        threading.Thread(target=self._sweep, daemon=True).start()
         ALIVE_DIR.mkdir(exist_ok=True)
         (ALIVE_DIR / broker.broker_id).touch()
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Let the threads that wait for another user's CV return."""
+        self.stopping.set()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Remove the file."""
         assert isinstance(broker, Broker)
         (ALIVE_DIR / broker.broker_id).unlink(missing_ok=True)
 
+    def _sweep(self) -> None:
+        while True:
+            for upload in settings.upload_dir.iterdir():
+                try:
+                    if upload.stat().st_mtime < time.time() - UPLOAD_SECONDS:
+                        upload.unlink()
+                except FileNotFoundError:
+                    continue  # processed meanwhile
+            if self.stopping.wait(SWEEP_EVERY):
+                return
 
+
+alive = Alive()
 broker = Broker(
     client=redis.Redis.from_url(
         **from_url(settings.redis_url, settings.redis_password_file),
@@ -96,18 +119,28 @@ broker = Broker(
     # Look for jobs of killed workers at each poll; the default is one poll in a thousand.
     maintenance_chance=1_000_000,
     # Without dramatiq's retries, which need Redis and drop the job when Redis is unavailable.
-    middleware=[Alive()],
+    middleware=[alive],
 )
+turns = Turns(broker.client)
 dramatiq.set_broker(broker)
 
 
 @dramatiq.actor(queue_name=QUEUE, actor_name=ACTOR)
 def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
-    """Process one CV to its result or its error. While Redis or the extractor is unavailable it waits."""
+    """Process the CV whose turn it is, which may be another. Without Redis or the extractor it waits."""
+    own = Job(user_id, batch_id, cv_id, kind)
     while True:
         try:
-            _process_once(user_id, batch_id, cv_id, kind)
+            with turns.take(own) as job:
+                if job:
+                    _process_once(job)
             return
+        except Busy:
+            if alive.stopping.wait(TURN_WAIT):
+                # Back to the queue; a message too many finds nothing to do.
+                broker.enqueue(process_cv.message(*own))
+                return
+            continue
         except RedisError as error:
             logger.warning("CV %s waits for Redis: %s", cv_id, error)
         except Unavailable as error:
@@ -115,29 +148,35 @@ def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
         time.sleep(WAIT)
 
 
-def _process_once(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
-    path = settings.upload_dir / cv_id
-    progress = Progress(broker.client, user_id, batch_id, cv_id)
+def _process_once(job: Job) -> None:
+    path = settings.upload_dir / job.cv_id
+    progress = Progress(broker.client, job.user_id, job.batch_id, job.cv_id)
     cv = progress.cv()
     if cv is None:
-        logger.warning("The batch of CV %s no longer exists", cv_id)
+        logger.warning("The batch of CV %s no longer exists", job.cv_id)
     elif cv["progress"] < 100:
-        _process(progress, cv, kind, path)
+        _process(progress, cv, job.kind, path)
     # Only the result is kept.
     path.unlink(missing_ok=True)
 
 
 def _process(progress: Progress, cv: dict[str, Any], kind: str, path: Path) -> None:
+    seconds = 0.0
     try:
         progress.advance(cv, "extracting")
-        text, _ = client.text(settings.extractor_socket, kind, path)
-        progress.advance(cv, "analysing")
+        if progress.spent() >= settings.batch_cpu_seconds:
+            raise Refused(
+                f"The other CVs of this upload took {settings.batch_cpu_seconds} seconds of processing, all "
+                "that one upload may take. Upload this CV again, with fewer others."
+            )
+        text, seconds = client.text(settings.extractor_socket, kind, path)
+        progress.advance(cv, "analysing", seconds)
         result = analyse(text, settings.phone_region)
     except (RedisError, Unavailable):
         raise
     except Refused as refused:
         logger.info("CV %s failed: %s", cv["cv_id"], refused)
-        progress.advance(cv, "failed", error=str(refused))
+        progress.advance(cv, "failed", refused.seconds, error=str(refused))
     except Exception:
         logger.exception("CV %s failed with an internal error", cv["cv_id"])
         progress.advance(

@@ -197,7 +197,11 @@ def test_page_of_another_site_can_change_nothing(site: Site, user: str) -> None:
 
 def test_health(site: Site) -> None:
     assert httpx.get(f"{site.url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{site.url}/readyz").json() == {"status": "ready", "redis": "ok"}
+    assert httpx.get(f"{site.url}/readyz").json() == {
+        "status": "ready",
+        "redis": "ok",
+        "storage": "ok",
+    }
 
 
 def test_cache_headers_of_the_page(site: Site) -> None:

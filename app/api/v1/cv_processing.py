@@ -5,10 +5,10 @@ import logging
 import random
 import time
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, HTTPException, Request, Response, WebSocket
+from fastapi import APIRouter, HTTPException, Query, Request, Response, WebSocket
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
@@ -19,15 +19,18 @@ from app.events import channel, frame, is_id, stream
 from app.jwks import COOL_DOWN, KeySetUnavailable
 from app.protocol import FRAME_WRITER, retry_in
 from app.provider import Session
-from app.rate import FLOOD, FLOOD_REASON, Rate
+from app.rate import FLOOD_REASON, TOO_MANY, Rate
 from app.room import End, Listener
 from app.sessions import COOKIE, InvalidSession
 from app.state import State, state_of
+from app.storage import disk_is_full
 
 MALFORMED_ID, NO_SESSION, FORBIDDEN = 4400, 4401, 4403
 UNSUPPORTED, TRY_AGAIN = 1003, 1013
 OUTAGE_WAIT = (1.0, 5.0)  # seconds after which clients may reconnect while events are unavailable
 KEYS_WAIT = (COOL_DOWN, 2 * COOL_DOWN)  # the same while there are no keys to verify sessions with
+SOCKETS_WAIT = 60.0  # the same for a user who has too many sockets
+DRAIN = 30  # seconds, sent in Retry-After while a bound of uploads is reached
 CLOSE_TIMEOUT = 15.0  # seconds that a slow client may take to read the rest and its close code
 
 PONG = frame('{"type":"pong"}')
@@ -53,6 +56,10 @@ async def upload(request: Request, user_id: UserId) -> dict[str, Any]:
     """Store a batch of CVs and enqueue it: all of it or, with a 4xx, nothing."""
     state = state_of(request)
     folder, limit = state.settings.upload_dir, state.settings.upload_max_bytes
+    length = request.headers.get("content-length", "")
+    size = min(int(length), limit) if length.isdigit() else limit
+    if await run_in_threadpool(disk_is_full, folder, state.settings.uploads_megabytes << 20, size):
+        raise _full()
     with ExitStack() as files:
         received = await uploads.receive(request, folder, limit, files)
         kinds = await run_in_threadpool(uploads.kinds, received)
@@ -67,19 +74,40 @@ def _store(state: State, user_id: str, received: list[uploads.Upload], kinds: li
     try:
         for cv, upload in zip(new, received, strict=True):
             upload.keep(state.settings.upload_dir / cv.cv_id)
-        return batches.create(state.writer, uuid4().hex, user_id, new)
+        bounds = batches.Bounds(state.settings.user_unfinished_cvs, state.settings.user_kept_cvs)
+        return batches.create(state.writer, uuid4().hex, user_id, new, bounds)
     except BaseException as error:
         for cv in new:
             (state.settings.upload_dir / cv.cv_id).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise uploads.disk_full(error) from error
+        if isinstance(error, batches.TooManyCVs):
+            raise HTTPException(429, str(error), {"Retry-After": str(DRAIN)}) from None
+        if isinstance(error, batches.StorageFull):
+            raise _full() from None
         raise
 
 
+def _full() -> HTTPException:
+    """Return the response to an upload for which there is no room until others are processed or deleted."""
+    return HTTPException(
+        503,
+        "The server's storage is full and accepts no uploads at the moment; try again later.",
+        {"Retry-After": str(DRAIN)},
+    )
+
+
 @router.get("/batches")
-async def read_batches(request: Request, user_id: UserId) -> Response:
-    """Return the newest batches and the id of the last event that they include."""
-    reply = await state_of(request).snapshot(keys=[stream(user_id), batches.listing_key(user_id)])
+async def read_batches(
+    request: Request,
+    user_id: UserId,
+    limit: Annotated[int, Query(ge=1, le=batches.LISTED)] = batches.LISTED,
+    before: str = "",
+) -> Response:
+    """Return the newest batches, or those before a batch, and the id of the last event that they include."""
+    reply = await state_of(request).snapshot(
+        keys=[stream(user_id), batches.listing_key(user_id)], args=[before, limit]
+    )
     return Response(batches.snapshot_text(reply), media_type="application/json")
 
 
@@ -123,6 +151,8 @@ async def cv_processing_websocket(scope: Scope, receive: Receive, send: Send) ->
     listener: Listener | None = None
     try:
         session = await _admit(websocket, state, user_id, last_event_id)
+        if state.hub.sockets(user_id) >= state.settings.user_sockets:
+            raise _Refused(TOO_MANY, retry_in("too many sockets of this user; close some", SOCKETS_WAIT))
         listener = state.hub.join(user_id, last_event_id)
         # A resuming client can wait with an open socket; for others, events count only once subscribed.
         if last_event_id is None or not state.hub.connected:
@@ -190,7 +220,7 @@ async def _converse(websocket: WebSocket, listener: Listener, session: Session, 
         if message.get("text") is None:
             raise _Refused(UNSUPPORTED, "send text, not binary")
         if not rate.allow():
-            raise _Refused(FLOOD, FLOOD_REASON)
+            raise _Refused(TOO_MANY, FLOOD_REASON)
         if message["text"] == "ping":
             listener.push(PONG)
 
