@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from tests.kit.app import RedisServer, Site, close_code, make_site, receive
-from tests.kit.documents import TEXT, finished, slow_pdf, upload
+from tests.kit.documents import TEXT, endless_pdf, finished, slow_pdf, upload
 from tests.kit.process import wait_until
 
 BOUNDS = {"APP_USER_UNFINISHED_CVS": "100", "APP_USER_KEPT_CVS": "100"}
@@ -135,10 +135,10 @@ def test_a_batch_has_a_processor_budget(own_site: Site, user: str) -> None:
     own_site.env["APP_BATCH_CPU_SECONDS"] = "1"
     own_site.start()
     own_site.worker.start()
-    slow = {f"cv{number}__pdf": slow_pdf() for number in range(15)}
-    batch = finished(own_site, user, upload(own_site, user, **slow).json()["batch_id"])
-    assert 1 <= batch["done"] < 15
-    assert "took 1 seconds of processing" in batch["cvs"][14]["error"]
+    costly = {f"cv{number}__pdf": endless_pdf(b"(Ada) Tj " * 250_000) for number in range(3)}
+    batch = finished(own_site, user, upload(own_site, user, **costly).json()["batch_id"])
+    assert [cv["status"] for cv in batch["cvs"]] == ["done", "failed", "failed"]
+    assert "took 1 seconds of processing" in batch["cvs"][2]["error"]
     # Another upload has its own.
     other = upload(own_site, user, a__txt=TEXT.encode()).json()["batch_id"]
     assert finished(own_site, user, other)["done"] == 1

@@ -86,7 +86,7 @@ def healthy():
         "deploying": [],
         "upstream": [{"server": EXPECTED["upstream"], "status": 200, "error": ""}],
         "refused": {},
-        "ready": {"healthz": 200, "readyz": 200, "redis_code": None, "sign_in": None},
+        "ready": {"healthz": 200, "readyz": 200, "redis_code": None, "sign_in": None, "storage": "ok"},
         "probes": {
             name: probed(name) for name in ("api", "nginx port 80", "nginx port 443")
         },

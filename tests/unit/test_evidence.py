@@ -224,4 +224,4 @@ def test_a_source_that_hangs_or_breaks_does_not_hide_the_others():
     ],
 )
 def test_the_sign_in_s_state_is_a_field_of_readyz(body, status):
-    assert stack.sign_in_status(body) == status
+    assert stack.part_status(body, "sign_in") == status

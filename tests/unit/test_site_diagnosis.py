@@ -41,6 +41,7 @@ CASES = {
         "server/canary": {"published_on": None, "subscribed_to": [], "received_ms": None,
                           "redis_code": "OOM", "error": "OutOfMemoryError"},
     },
+    "storage_full": {"server/ready/storage": "full"},
     "redis_can_not_save": {"server/redis/info/aof_last_write_status": "err"},
     "redis_password": {
         "server/ready": {"healthz": 200, "readyz": 503, "redis_code": "WRONGPASS"},

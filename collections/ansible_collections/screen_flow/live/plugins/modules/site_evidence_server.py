@@ -124,8 +124,8 @@ evidence:
     ready:
       description: >-
         Statuses of V(healthz) and V(readyz), null without a response; V(redis_code), the code of the Redis
-        error that the latter reports, or null; and V(sign_in), the state of the identity provider's key set
-        (ok, stale or unavailable), or null.
+        error that the latter reports, or null; V(sign_in), the state of the identity provider's key set
+        (ok, stale or unavailable), or null; and V(storage), ok or, when uploads are refused, full, or null.
       type: dict
     upstream:
       description: >-

@@ -172,14 +172,15 @@ def ready(api_port: int, timeout: float) -> dict[str, Any]:
         "healthz": healthz,
         "readyz": readyz,
         "redis_code": redis_code(body),
-        "sign_in": sign_in_status(body),
+        "sign_in": part_status(body, "sign_in"),
+        "storage": part_status(body, "storage"),
     }
 
 
-def sign_in_status(body: str) -> str | None:
-    """Return the state of the sign-in's key set from the body of /readyz, or None."""
+def part_status(body: str, part: str) -> str | None:
+    """Return the state of a part of the api from the body of /readyz, or None."""
     try:
-        status = json.loads(body).get("sign_in")
+        status = json.loads(body).get(part)
     except (ValueError, AttributeError):
         return None
     return status if isinstance(status, str) else None

@@ -29,6 +29,22 @@ def redis_full(e: Evidence) -> str | None:
     return None
 
 
+@rule(
+    "redis_is_full",
+    "playbooks/remove_user.yml shows who holds most. Or raise app_stack_redis_megabytes, or free disk space.",
+    explained_by=("redis_full", "disk_full"),
+)
+def storage_full(e: Evidence) -> str | None:
+    """The api refuses uploads while there is still room to finish those that were accepted."""
+    if e["server.ready.storage"] != "full":
+        return None
+    info = e["server.redis.info"] or {}
+    return (
+        "storage is full, so uploads get 503 until others are processed or removed: Redis uses "
+        f"{info.get('used_memory', '?')} of {info.get('maxmemory', '?')} bytes."
+    )
+
+
 @rule("redis_is_full", "Free space on the server's disk, then run docker compose restart redis.")
 def redis_can_not_save(e: Evidence) -> str | None:
     """Redis failed to write its file, and therefore refuses every write."""
