@@ -23,7 +23,7 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         pattern=r"^(redis|rediss|unix)://\S+$",
-        description="a URL such as redis://app@redis:6379/0",
+        description="a URL such as redis://api@redis:6379/0",
     )
     redis_password_file: Path | None = Field(
         default=None, description="a file with the password of the URL's user, readable for this process"

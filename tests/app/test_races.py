@@ -51,7 +51,7 @@ async def late_site(own_site: Site) -> AsyncIterator[Site]:
 
     proxy = await asyncio.start_server(serve, "127.0.0.1")
     port = proxy.sockets[0].getsockname()[1]
-    own_site.env["APP_REDIS_URL"] = f"redis://app@127.0.0.1:{port}/0"
+    own_site.env["APP_REDIS_URL"] = f"redis://api@127.0.0.1:{port}/0"
     await asyncio.to_thread(own_site.start)
     yield own_site
     await asyncio.to_thread(own_site.api.close)

@@ -1,4 +1,4 @@
-"""The permissions of the Redis users: the app has no more than it needs, which all other tests show."""
+"""The permissions of the Redis users: api and worker have only what they need, which all other tests show."""
 
 import signal
 from pathlib import Path
@@ -13,12 +13,10 @@ from tests.kit.app import RedisServer, Site, make_site, numbers
 from tests.kit.documents import TEXT, finished, upload
 from tests.kit.process import wait_until
 
-
-@pytest.fixture(scope="module")
-def app_user(redis_server: RedisServer) -> "redis.Redis":
-    return redis_server.as_user("app", redis_server.password_file)
+REFUSED = r"permission|can't run this command|can't access|not allowed"
 
 
+@pytest.mark.parametrize("user", ["api", "worker"])
 @pytest.mark.parametrize(
     "command",
     [
@@ -29,14 +27,48 @@ def app_user(redis_server: RedisServer) -> "redis.Redis":
         "EVAL redis.call('get','other') 0",
     ],
 )  # fmt: skip
-def test_app_is_not_permitted(app_user: "redis.Redis", command: str) -> None:
+def test_the_backend_is_not_permitted(redis_server: RedisServer, user: str, command: str) -> None:
     name, *arguments = command.split(" ")
     if name == "EVAL":
         arguments = [f"return {arguments[0]}", "0"]
-    with pytest.raises(
-        redis.ResponseError, match=r"permission|can't run this command|can't access|not allowed"
-    ):
-        app_user.execute_command(name, *arguments)
+    with pytest.raises(redis.ResponseError, match=REFUSED):
+        redis_server.as_user(user, redis_server.password_file_of(user)).execute_command(name, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        ("worker", "DEL user:ada:stream"),
+        ("worker", "DEL batch:1"),
+        ("worker", "EXPIRE user:ada:waiting 0"),
+        ("worker", "LRANGE user:ada:batches 0 -1"),
+        ("worker", "LPUSH user:ada:batches 1"),
+        ("worker", "DEL user:ada:batches"),
+        ("worker", "RPUSH user:ada:waiting 1"),
+        ("worker", "XRANGE user:ada:stream - +"),
+        ("worker", "HGETALL batch:1"),
+        ("worker", "SUBSCRIBE user:ada:events"),
+        ("worker", "INFO memory"),
+        ("worker", "XADD dramatiq:cvs * a b"),
+        ("api", "DEL dramatiq:cvs"),
+        ("api", "LPOP dramatiq:cvs"),
+        ("api", "LPOP user:ada:waiting"),
+        ("api", "HGET dramatiq:cvs.msgs 1"),
+        ("api", "ZADD dramatiq:__heartbeats__ 1 x"),
+        ("api", "SADD dramatiq:__acks__.x.cvs 1"),
+        ("api", "HSET dramatiq:cvs.taken 1 2"),
+    ],
+)
+def test_neither_part_has_the_other_s_permissions(redis_server: RedisServer, user: str, command: str) -> None:
+    client = redis_server.as_user(user, redis_server.password_file_of(user))
+    with pytest.raises(redis.ResponseError, match=REFUSED):
+        client.execute_command(*command.split(" "))
+    name, key, *rest = command.split(" ")
+    if name not in ("SUBSCRIBE", "INFO"):
+        # Nor by a script that names the key.
+        quoted = ",".join(f"'{word}'" for word in (name, key, *rest))
+        with pytest.raises(redis.ResponseError, match=REFUSED):
+            client.execute_command("EVAL", f"return redis.call({quoted})", 1, key)
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "KEYS *", "SHUTDOWN NOSAVE", "CONFIG SET save x", "KEYS *"])
@@ -46,7 +78,7 @@ def test_operator_can_not_run_destructive_commands(redis_server: RedisServer, co
     assert redis_server.client.execute_command("CONFIG", "GET", "appendonly")["appendonly"] == "yes"
 
 
-@pytest.mark.parametrize("user", ["", "default", "app", "operator"])
+@pytest.mark.parametrize("user", ["", "default", "api", "worker", "operator"])
 def test_wrong_password_is_refused(redis_server: RedisServer, tmp_path: Path, user: str) -> None:
     (tmp_path / "wrong").write_text("0" * 48)
     with pytest.raises(redis.AuthenticationError):
@@ -56,42 +88,44 @@ def test_wrong_password_is_refused(redis_server: RedisServer, tmp_path: Path, us
 
 
 def test_no_process_exposes_the_password(redis_server: RedisServer, site: Site) -> None:
-    password = redis_server.password_file.read_bytes().strip()
+    passwords = [redis_server.password_file_of(user).read_bytes().strip() for user in ("api", "worker")]
     operator = (redis_server.folder / "operator").read_bytes().strip()
     children = [process.child.pid for process in (redis_server, site.api, site.worker) if process.child]
     assert len(children) == 3
     for pid in children:
         exposed = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-        assert password not in exposed
+        assert not [password for password in passwords if password in exposed]
         assert operator not in exposed
     # The ACL file has only digests.
-    assert password not in (redis_server.folder / "users.acl").read_bytes()
-    assert password not in redis_server.log_file.read_bytes() + site.api.log_file.read_bytes()
+    files = redis_server.folder / "users.acl", redis_server.log_file, site.api.log_file, site.worker.log_file
+    written = b"".join(file.read_bytes() for file in files)
+    assert not [password for password in passwords if password in written]
 
 
-def test_redis_does_not_start_without_a_password(tmp_path: Path) -> None:
+@pytest.mark.parametrize("user", ["api", "worker"])
+def test_redis_does_not_start_without_a_password(tmp_path: Path, user: str) -> None:
     server = RedisServer(tmp_path)
-    server.password_file.write_text("")
+    server.password_file_of(user).write_text("")
     with pytest.raises(AssertionError):
         server.start()
-    assert "redis_password is missing or empty" in server.log()
+    assert f"redis_password_{user} is missing or empty" in server.log()
 
 
 def test_unreadable_password_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(redis.AuthenticationError, match="nowhere can't be read"):
-        PasswordFile("app", tmp_path / "nowhere").get_credentials()
+        PasswordFile("api", tmp_path / "nowhere").get_credentials()
 
 
 async def test_rotated_password_needs_no_restart(own_site: Site, user: str) -> None:
     own_site.start()
     server = own_site.redis
-    old = server.as_user("app", server.password_file)
+    old = server.as_user("api", server.password_file)
     async with own_site.socket(user) as connection:
         server.client.execute_command(
-            "ACL", "SETUSER", "app", "resetpass", ">new-password-new-password-new-pass"
+            "ACL", "SETUSER", "api", "resetpass", ">new-password-new-password-new-pass"
         )
         server.password_file.write_text("new-password-new-password-new-pass\n")
-        server.client.execute_command("CLIENT", "KILL", "USER", "app")
+        server.client.execute_command("CLIENT", "KILL", "USER", "api")
         server.publish(user, 1)
         assert await numbers(connection, 1) == [1]
         wait_until("the api is ready", own_site.ready)

@@ -153,11 +153,11 @@ async def test_many_rooms_catch_up_after_a_cut(own_site: Site) -> None:
     users = [f"user-{n}" for n in range(150)]
     async with contextlib.AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(own_site.socket(user)) for user in users]
-        own_site.redis.client.execute_command("ACL", "SETUSER", "app", "off")
+        own_site.redis.client.execute_command("ACL", "SETUSER", "api", "off")
         own_site.redis.cut()
         for user in users:
             own_site.redis.publish(user, *range(40))
-        own_site.redis.client.execute_command("ACL", "SETUSER", "app", "on")
+        own_site.redis.client.execute_command("ACL", "SETUSER", "api", "on")
         found = await asyncio.gather(*(numbers(connection, 39) for connection in connections))
     assert found == [list(range(40))] * len(users)
 

@@ -30,15 +30,16 @@ ORIGIN = "https://screen-flow.test"
 class RedisServer(Process):
     """A Redis that syncs every write to disk before it answers, unless `options` override that.
 
-    It has production's users: the processes under test are `app`, the tests `operator`.
+    It has production's users: the processes under test are `api` and `worker`, the tests `operator`.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
-        self.url = f"redis://app@127.0.0.1:{self.port}/0"
+        self.url = f"redis://api@127.0.0.1:{self.port}/0"
         self.folder = folder
-        self.password_file = folder / "redis_password"
-        self.password_file.write_text(secrets.token_hex(24) + "\n")
+        self.password_file = self.password_file_of("api")
+        for user in ("api", "worker"):
+            self.password_file_of(user).write_text(secrets.token_hex(24) + "\n")
         super().__init__(
             *(str(REPOSITORY / "app/redis/start"), "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""),
@@ -46,12 +47,15 @@ class RedisServer(Process):
             log=folder / "redis.log",
             env={
                 "PATH": os.environ["PATH"],
-                "REDIS_PASSWORD_FILE": str(self.password_file),
+                "REDIS_SECRETS_DIR": str(folder),
                 "REDIS_RUN_DIR": str(folder),
             },
         )
         self.client = self.as_user("operator", folder / "operator")
         self.append = self.client.register_script(PUBLISH)
+
+    def password_file_of(self, user: str) -> Path:
+        return self.folder / f"redis_password_{user}"
 
     def as_user(self, name: str, password_file: Path) -> "redis.Redis":
         url = f"redis://{name}@127.0.0.1:{self.port}/0"
@@ -123,14 +127,25 @@ def shared_extractor() -> Extractor:
 
 
 class Worker(Process):
-    """A worker, and the extractor that it needs."""
+    """A worker, with its own user of Redis, and the extractor that it needs.
+
+    Otherwise it has the api's environment, as it is when it starts.
+    """
 
     extractor: Extractor
 
     def start(self) -> None:
         if not self.extractor.child or self.extractor.child.poll() is not None:
             self.extractor.start()
+        assert self.env is not None
+        shared = self.env
+        self.env = {
+            **shared,
+            "APP_REDIS_URL": shared["APP_REDIS_URL"].replace("//api@", "//worker@"),
+            "APP_REDIS_PASSWORD_FILE": shared["APP_REDIS_PASSWORD_FILE"].replace("_api", "_worker"),
+        }
         super().start()
+        self.env = shared
 
     def close(self) -> None:
         super().close()
