@@ -49,6 +49,7 @@ CASES = {
     },
     "redis_silent": {"server/redis/ping": "LOADING"},
     "worker_stopped": {"server/containers/worker": container(state="exited"), "server/canary": ...},
+    "extractor_down": {"server/containers/extractor": container(state="exited")},
     "worker_silent": {"server/worker": {"seen": 99.0, "waiting": 3}},
     "other_channel": {
         "server/canary": {"published_on": "user:site-check:event",

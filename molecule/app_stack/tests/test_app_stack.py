@@ -1,12 +1,16 @@
 """The stack alone: what runs, who can reach it, and what survives a restart, a reboot and damage."""
 
 import json
+import time
 
 import pytest
 
 from tests.kit.playbook import changed, run_playbook
+from tests.kit.process import remote_script
 from tests.kit.site import PROJECT
 from tests.kit.testbed import restart_server
+
+SERVICES = ["api", "extractor", "redis", "worker"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def test_the_engine_is_running_and_enabled(host):
     assert host.service("docker").is_enabled
 
 
-@pytest.mark.parametrize("service", ["api", "worker", "redis"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_logs_are_bounded(containers, service):
     log = containers[service]["HostConfig"]["LogConfig"]
     assert log == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}
@@ -52,12 +56,12 @@ def test_what_the_owner_set_in_the_daemon_configuration_is_kept(host):
     assert info["Labels"] == ["owner=somebody"]
 
 
-def test_three_services_are_healthy(containers):
+def test_all_services_are_healthy(containers):
     health = {name: container["State"]["Health"]["Status"] for name, container in containers.items()}
-    assert health == {"api": "healthy", "worker": "healthy", "redis": "healthy"}
+    assert health == dict.fromkeys(SERVICES, "healthy")
 
 
-@pytest.mark.parametrize("service", ["api", "worker", "redis"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_each_is_confined(containers, service):
     container = containers[service]
     assert container["Config"]["User"] not in ("", "0", "root")
@@ -102,14 +106,14 @@ def test_no_secret_is_visible(host, compose, containers):
     visible += host.run_expect([0], "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ").stdout
     visible += compose("logs --no-color")
     visible += host.file(f"{PROJECT}/compose.yaml").content_string
-    for name in ("session_keys", "probe_key", "redis_password"):
+    for name in ("session_keys", "probe_key", "redis_password_api", "redis_password_worker"):
         for secret in host.file(f"{PROJECT}/secrets/{name}").content_string.split():
             assert secret not in visible, f"{name} is visible"
     assert "everysec" in visible
 
 
 def test_the_worker_has_one_secret_and_reaches_only_redis(host, compose):
-    assert compose("exec -T worker ls /run/secrets").split() == ["redis_password"]
+    assert compose("exec -T worker ls /run/secrets").split() == ["redis_password_worker"]
     connect = "import socket; socket.create_connection(('{}', {}), 3)"
     compose(f'exec -T worker python -c "{connect.format("redis", 6379)}"')
     gateway = host.check_output("ip route show default").split()[2]
@@ -117,6 +121,86 @@ def test_the_worker_has_one_secret_and_reaches_only_redis(host, compose):
         f'cd {PROJECT} && docker compose exec -T worker python -c "{connect.format(gateway, 22)}"'
     )
     assert "Network is unreachable" in refused.stderr
+
+
+def test_the_extractor_holds_nothing(host, compose, containers):
+    """A reader that was taken over, in the extractor's container: refused by the process's own confinement."""
+    folder = "/run/screen-flow-extractor"
+    hostile = ["python", "-c", remote_script("hostile_reader")]
+    environment = f"--env APP_EXTRACTOR_SOCKET={folder}/hostile.sock"
+    start = f"cd {PROJECT} && docker compose exec --detach {environment} extractor"
+    host.run_expect([0], f"{start} %s %s %s", *hostile)
+    host.run_expect([0], f"cd {PROJECT} && timeout 20 docker compose exec -T extractor sh -c %s",
+                    f"until [ -S {folder}/hostile.sock ]; do sleep 0.2; done")  # fmt: skip
+    attempts = [
+        ["read", "/run/secrets/redis_password_worker"],
+        ["list", "/var/lib/screen-flow/uploads"],
+        [
+            "connect",
+            containers["redis"]["NetworkSettings"]["Networks"]["screen-flow_inside"]["IPAddress"],
+            6379,
+        ],
+        [
+            "connect",
+            containers["api"]["NetworkSettings"]["Networks"]["screen-flow_inside"]["IPAddress"],
+            8000,
+        ],
+        ["list", "/proc/7/fd"],
+        ["unix", f"{folder}/extractor.sock"],
+        ["remove", f"{folder}/extractor.sock"],
+        ["write", f"{folder}/mine"],
+        ["signal", 7],
+        ["trace", 7],
+        ["fork"],
+    ]
+    hand_over = (
+        "import sys, tempfile, pathlib; from app.extract import client;"
+        " cv = tempfile.NamedTemporaryFile(); cv.write(sys.argv[1].encode()); cv.flush();"
+        f" print(client.text(pathlib.Path('{folder}/hostile.sock'), 'text', pathlib.Path(cv.name))[0])"
+    )
+    found = host.check_output(
+        f"cd {PROJECT} && docker compose exec -T worker python -c %s %s", hand_over, json.dumps(attempts)
+    ).splitlines()
+    assert len(found) == len(attempts)
+    assert [line for line in found if not line.endswith("refused: Operation not permitted")] == []
+
+
+# Each exits with 0 if it succeeds.
+REACHES = {
+    "a secret": "import os; os.listdir('/run/secrets')",
+    "uploads": "import os; assert os.listdir('/var/lib/screen-flow/uploads') is not None",
+    "Redis": "import socket; socket.create_connection(('redis', 6379), 3)",
+    "the api": "import socket; socket.create_connection(('api', 8000), 3)",
+    "any network": "import socket; assert [name for _, name in socket.if_nameindex() if name != 'lo']",
+    "the server's memory and files": (
+        "import os; pid = next(p for p in os.listdir('/proc') if p.isdecimal() and b'app.extract' in"
+        " open(f'/proc/{p}/cmdline', 'rb').read() and b'-c' not in open(f'/proc/{p}/cmdline', 'rb').read()"
+        " and p != '1'); os.listdir(f'/proc/{pid}/fd')"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REACHES)
+def test_the_extractor_s_container_reaches_nothing(host, what):
+    """Without the confinement of its processes: what the container alone withholds."""
+    run = host.run(f"cd {PROJECT} && docker compose exec -T extractor python -c %s", REACHES[what])
+    assert run.rc == 1
+    assert "Error" in run.stderr, run.stderr
+    assert "StopIteration" not in run.stderr, "the server's process was not found"
+
+
+def test_the_worker_can_not_replace_the_extractor_s_socket(host, compose):
+    refused = host.run(
+        f"cd {PROJECT} && docker compose exec -T worker rm -f /run/screen-flow-extractor/extractor.sock"
+    )
+    assert refused.rc != 0
+
+
+def test_the_extractor_that_was_killed_comes_back(host, compose):
+    process = inspect(host, compose)["extractor"]["State"]["Pid"]
+    host.run_expect([0], f"kill -9 {process}")
+    time.sleep(1)
+    wait_until_healthy(host)
 
 
 def test_redis_requires_the_password(host, containers):
@@ -147,7 +231,8 @@ def test_uploads_and_redis_use_named_volumes(containers):
     }
     assert volumes == {
         "api": {"screen-flow_uploads"},
-        "worker": {"screen-flow_uploads"},
+        "worker": {"screen-flow_uploads", "screen-flow_extractor"},
+        "extractor": {"screen-flow_extractor"},
         "redis": {"screen-flow_redis"},
     }
 
@@ -172,7 +257,7 @@ def test_the_guide_s_commands_work_in_the_project_s_folder(compose):
     assert compose("exec -T redis redis-cli ping") == "PONG"
 
 
-@pytest.mark.parametrize("key", ["session_keys", "probe_key", "redis_password"])
+@pytest.mark.parametrize("key", ["session_keys", "probe_key", "redis_password_api", "redis_password_worker"])
 def test_only_the_app_can_read_the_keys(host, key):
     file = host.file(f"{PROJECT}/secrets/{key}")
     assert (file.mode, file.uid) == (0o400, 10001)
@@ -248,8 +333,10 @@ def test_a_run_repairs_a_broken_way_to_the_api(host, damage):
 
 
 def wait_until_healthy(host):
-    """Wait until the three services are."""
-    healthy = f"cd {PROJECT} && [ $(docker compose ps --format json | grep -c '\"healthy\"') = 3 ]"
+    """Wait until all services are."""
+    healthy = (
+        f"cd {PROJECT} && [ $(docker compose ps --format json | grep -c '\"healthy\"') = {len(SERVICES)} ]"
+    )
     host.run_expect([0], "timeout 60 sh -c %s", f"until {healthy}; do sleep 1; done")
 
 

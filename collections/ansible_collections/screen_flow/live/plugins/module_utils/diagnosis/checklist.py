@@ -213,6 +213,7 @@ CHECKS = (
             "redis_silent",
             "worker_stopped",
             "worker_silent",
+            "extractor_down",
             "api_stopped",
             "api_hangs",
             "api_on_other_port",

@@ -38,6 +38,22 @@ def worker_silent(e: Evidence) -> str | None:
 
 
 @rule(
+    "nothing_is_processed",
+    "docker compose logs extractor has the reason; docker compose restart extractor helps for now. CVs wait.",
+    explained_by=("docker_stopped",),
+    deploys=True,
+)
+def extractor_down(e: Evidence) -> str | None:
+    """The extractor's container is stopped or fails its health check, so CVs wait. Other backends have none."""
+    container = e.container("extractor")
+    if container is None:
+        return None
+    if container["state"] == "running" and container["health"] == "unhealthy":
+        return f"the extractor runs, but reads no CV: {' '.join(container['health_output'])}"
+    return stopped(e, "extractor")
+
+
+@rule(
     "changes_only_after_refresh",
     "Run the same version of worker and api: ansible-playbook site.yml --tags app_stack. A backend of your "
     "own publishes on user:ID:events (docs/contract.md).",
