@@ -44,7 +44,7 @@ def worker_silent(e: Evidence) -> str | None:
     deploys=True,
 )
 def extractor_down(e: Evidence) -> str | None:
-    """The extractor's container is stopped or fails its health check, so CVs wait. Other backends have none."""
+    """The extractor's container is stopped or fails its health check, so CVs wait."""
     container = e.container("extractor")
     if container is None:
         return None
