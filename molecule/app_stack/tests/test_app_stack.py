@@ -124,7 +124,7 @@ def test_the_worker_has_one_secret_and_reaches_only_redis(host, compose):
 
 
 def test_the_extractor_holds_nothing(host, compose, containers):
-    """A reader that was taken over, in the extractor's container: refused by the process's own confinement."""
+    """A reader that was taken over, in the extractor's container: refused by its process's confinement."""
     folder = "/run/screen-flow-extractor"
     hostile = ["python", "-c", remote_script("hostile_reader")]
     environment = f"--env APP_EXTRACTOR_SOCKET={folder}/hostile.sock"
@@ -132,19 +132,15 @@ def test_the_extractor_holds_nothing(host, compose, containers):
     host.run_expect([0], f"{start} %s %s %s", *hostile)
     host.run_expect([0], f"cd {PROJECT} && timeout 20 docker compose exec -T extractor sh -c %s",
                     f"until [ -S {folder}/hostile.sock ]; do sleep 0.2; done")  # fmt: skip
+
+    def address(service):
+        return containers[service]["NetworkSettings"]["Networks"]["screen-flow_inside"]["IPAddress"]
+
     attempts = [
         ["read", "/run/secrets/redis_password_worker"],
         ["list", "/var/lib/screen-flow/uploads"],
-        [
-            "connect",
-            containers["redis"]["NetworkSettings"]["Networks"]["screen-flow_inside"]["IPAddress"],
-            6379,
-        ],
-        [
-            "connect",
-            containers["api"]["NetworkSettings"]["Networks"]["screen-flow_inside"]["IPAddress"],
-            8000,
-        ],
+        ["connect", address("redis"), 6379],
+        ["connect", address("api"), 8000],
         ["list", "/proc/7/fd"],
         ["unix", f"{folder}/extractor.sock"],
         ["remove", f"{folder}/extractor.sock"],
