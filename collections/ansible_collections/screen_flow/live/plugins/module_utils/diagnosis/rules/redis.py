@@ -56,7 +56,7 @@ def redis_can_not_save(e: Evidence) -> str | None:
 
 @rule(
     "redis_password_is_wrong",
-    "Run ansible-playbook site.yml --tags app_stack: it gives Redis, api and worker the same password.",
+    "Run ansible-playbook site.yml --tags app_stack: it gives Redis the passwords of api and worker.",
     explained_by=("redis_stopped",),
 )
 def redis_password(e: Evidence) -> str | None:
