@@ -1,6 +1,7 @@
 """Fairness: one account floods the worker, another uploads a CV every other second and pings its socket."""
 
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -20,7 +21,8 @@ from tests.kit.process import REPOSITORY, Process
 
 FILES = 50  # CVs of the flood, in one upload
 COST = 1_500_000  # drawing operations of each, which cost all the processor time that a CV may take
-PINGS_EVERY = 0.02  # seconds
+SOCKETS = 8  # of the other account
+PINGS_EVERY = 0.15  # seconds, on each; the api refuses more than ten a second
 CVS_EVERY = 2.0  # seconds
 
 
@@ -35,28 +37,41 @@ class Result:
     uploads: int = 0
 
 
-async def _ping(connection: ClientConnection, pongs: asyncio.Queue[float], seconds: float) -> list[float]:
-    found = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        begin = time.monotonic()
-        await connection.send("ping")
-        found.append(await pongs.get() - begin)
-        await asyncio.sleep(PINGS_EVERY)
-    return found
+class _Page:
+    """A socket that pings, and notes when each batch starts."""
+
+    def __init__(self, connection: ClientConnection, started: dict[str, float]) -> None:
+        self._connection = connection
+        self._started = started
+        self._pongs: asyncio.Queue[float] = asyncio.Queue()
+
+    async def read(self) -> None:
+        async for message in self._connection:
+            event = json.loads(message)
+            if event["type"] == "pong":
+                self._pongs.put_nowait(time.monotonic())
+            elif event.get("status") == "extracting":
+                self._started.setdefault(event["batch_id"], time.monotonic())
+
+    async def ping(self, seconds: float) -> list[float]:
+        found = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            await self._connection.send("ping")
+            found.append(await self._pongs.get() - begin)
+            await asyncio.sleep(PINGS_EVERY)
+        return found
+
+
+async def _ping(pages: list[_Page], seconds: float) -> list[float]:
+    return [
+        value for found in await asyncio.gather(*(page.ping(seconds) for page in pages)) for value in found
+    ]
 
 
 async def _measure(site: Site, result: Result, seconds: float) -> None:
-    pongs: asyncio.Queue[float] = asyncio.Queue()
     started: dict[str, float] = {}
-
-    async def read(connection: ClientConnection) -> None:
-        async for message in connection:
-            event = json.loads(message)
-            if event["type"] == "pong":
-                pongs.put_nowait(time.monotonic())
-            elif event.get("status") == "extracting":
-                started.setdefault(event["batch_id"], time.monotonic())
 
     def upload(user: str, files: list[tuple[str, tuple[str, bytes]]]) -> str:
         with site.http(user) as http:
@@ -64,14 +79,17 @@ async def _measure(site: Site, result: Result, seconds: float) -> None:
         response.raise_for_status()
         return str(response.json()["batch_id"])
 
-    async with site.socket("other") as connection:
-        reading = asyncio.create_task(read(connection))
-        result.idle = await _ping(connection, pongs, 5)
+    async with contextlib.AsyncExitStack() as stack:
+        pages = [
+            _Page(await stack.enter_async_context(site.socket("other")), started) for _ in range(SOCKETS)
+        ]
+        reading = [asyncio.create_task(page.read()) for page in pages]
+        result.idle = await _ping(pages, 5)
         costly = endless_pdf(b"(x) Tj " * COST)
         files = [("files", (f"{number}.pdf", costly)) for number in range(FILES)]
         await asyncio.to_thread(upload, "flood", files)
         await asyncio.sleep(3)
-        pinging = asyncio.create_task(_ping(connection, pongs, seconds))
+        pinging = asyncio.create_task(_ping(pages, seconds))
         sent: dict[str, float] = {}
         while not pinging.done():
             begin = time.monotonic()
@@ -85,7 +103,8 @@ async def _measure(site: Site, result: Result, seconds: float) -> None:
         result.uploads = len(sent)
         # One that has not started has waited until now, at least.
         result.starts = [started.get(batch_id, now) - begin for batch_id, begin in sent.items()]
-        reading.cancel()
+        for task in reading:
+            task.cancel()
 
 
 def measure(label: str, source: Path, seconds: float) -> Result:
