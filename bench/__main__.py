@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import extraction, figures, loss, sockets, storm, storm_table, upstream
+from bench import extraction, fairness, figures, loss, sockets, storm, storm_table, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -63,6 +63,11 @@ def _add_count(parser: argparse.ArgumentParser, option: str, default: int, what:
 def _extraction(_: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
     report = extraction.run()
     return extraction.table(report), extraction.figures(report)
+
+
+def _fairness(chosen: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
+    results = fairness.run(chosen.seconds, chosen.against)
+    return fairness.table(results), fairness.figures(results)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,6 +146,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Further writers of Python and of npm are taken from PYTHONPATH and NODE_PATH.",
     )
     reading.set_defaults(run=_extraction)
+
+    fair = commands.add_parser(
+        "fairness", parents=[common], help="one account floods the worker; what another one sees; a minute"
+    )
+    fair.set_defaults(run=_fairness)
+    fair.add_argument(
+        "--against", metavar="REVISION", help="another revision of the app, to be measured before ours"
+    )
+    _add_count(fair, "seconds", 30, "seconds of flood that are measured")
     return parser
 
 

@@ -41,6 +41,25 @@ describe("session", () => {
   });
 });
 
+describe("batches", () => {
+  it("are read page by page, with the first page's event id", async () => {
+    const pages = [
+      { last_event_id: "7", batches: [{ batch_id: "b3" }], next: "b3" },
+      { last_event_id: "8", batches: [{ batch_id: "b2" }], next: "b2" },
+      { last_event_id: "9", batches: [{ batch_id: "b1" }] },
+    ];
+    const fetch = vi.fn(async (_path: string) => new Response(JSON.stringify(pages[fetch.mock.calls.length - 1])));
+    vi.stubGlobal("fetch", fetch);
+    expect(await getBatches(signal)).toEqual({
+      last_event_id: "7",
+      batches: [{ batch_id: "b3" }, { batch_id: "b2" }, { batch_id: "b1" }],
+    });
+    expect(fetch.mock.calls.map(([path]) => path)).toEqual(
+      ["", "?before=b3", "?before=b2"].map((query) => `/api/v1/cv-processing/batches${query}`),
+    );
+  });
+});
+
 describe("error", () => {
   it.each([
     [422, { detail: "user_id is empty: send a name." }, "user_id is empty: send a name."],

@@ -50,8 +50,14 @@ export async function signOut(): Promise<void> {
   requireSuccess(await send("DELETE", SESSION));
 }
 
-export async function getBatches(signal: AbortSignal): Promise<BatchesSnapshot> {
-  return json<BatchesSnapshot>(requireSuccess(await send("GET", BATCHES, { signal })));
+/** Returns all batches, or those before one, page by page, with the first page's event id: the rest is replayed. */
+export async function getBatches(signal: AbortSignal, before?: string): Promise<BatchesSnapshot> {
+  const query = before === undefined ? "" : `?before=${encodeURIComponent(before)}`;
+  const reply = requireSuccess(await send("GET", BATCHES + query, { signal }));
+  const { next, ...page } = json<BatchesSnapshot>(reply);
+  if (next === undefined) return page;
+  const older = await getBatches(signal, next);
+  return { ...page, batches: [...page.batches, ...older.batches] };
 }
 
 /**

@@ -55,6 +55,13 @@ describe("progressReducer", () => {
     expect(state).toEqual({ lastEventId: "9", batches: [batch("b2", []), batch("b1", [])] });
   });
 
+  it("keeps older batches that the snapshot leaves out", () => {
+    const known = resync("1", batch("b3", []), batch("b2", [cv("a")]), batch("b1", []));
+    const page = { last_event_id: "9", batches: [batch("b4", []), batch("b2", [])], next: "b2" };
+    const state = reduce(known, { type: "resync", snapshot: page });
+    expect(state.batches.map(({ batch_id }) => batch_id)).toEqual(["b4", "b2", "b1"]);
+  });
+
   it("keeps the state when a resync has no snapshot", () => {
     const state = reduce(resync("1", batch("b1", [cv("a")])));
     expect(progressReducer(state, { type: "resync", snapshot: null })).toBe(state);

@@ -44,6 +44,8 @@ export interface Batch extends BatchSummary {
 export interface BatchesSnapshot extends Snapshot {
   /** Newest first. */
   readonly batches: readonly Batch[];
+  /** Present when older batches are left: the value of `before` that continues. */
+  readonly next?: string;
 }
 
 interface Event extends ServerMessage {
@@ -74,7 +76,7 @@ export function progressReducer(state: ProgressState, action: ProgressAction): P
   switch (action.type) {
     case "resync":
       if (action.snapshot === null) return state;
-      return { batches: action.snapshot.batches, lastEventId: action.snapshot.last_event_id };
+      return { batches: withOlder(action.snapshot, state.batches), lastEventId: action.snapshot.last_event_id };
     case "uploaded":
       return {
         ...state,
@@ -114,6 +116,12 @@ function placeholder(batchId: string, time: string): Batch {
     progress: 0,
     cvs: [],
   };
+}
+
+/** The snapshot's batches, and those known before that are older than a snapshot which names more. */
+function withOlder({ batches, next }: BatchesSnapshot, known: readonly Batch[]): readonly Batch[] {
+  const last = known.findIndex(({ batch_id }) => batch_id === next);
+  return last === -1 ? batches : [...batches, ...known.slice(last + 1)];
 }
 
 /** Events are at least as new as the response: keep their values, and add the CVs that had no event yet. */

@@ -1,6 +1,9 @@
 """One user can't stop the site for others: bounds of CVs and memory, turns, a batch's processor time."""
 
 import contextlib
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,3 +205,30 @@ async def test_a_snapshot_has_a_bound_of_bytes(own_site: Site, user: str) -> Non
     async with own_site.socket(user, "1-1") as connection:
         resync = await receive(connection)
     assert resync["snapshot"] == page.json()
+
+
+def test_one_user_s_data_can_be_found_and_removed(own_site: Site, user: str) -> None:
+    own_site.start()
+    kept = upload(own_site, "kept", a__txt=TEXT.encode()).json()["batch_id"]
+    for _ in range(2):
+        upload(own_site, user, a__txt=TEXT.encode(), b__txt=TEXT.encode())
+    redis = own_site.redis.client
+
+    def users(*arguments: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "app.users", *arguments],
+            input="".join(f"{key}\n" for key in redis.scan_iter("user:*:batches")),
+            env=own_site.env, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    top = users("top")
+    assert top[0] == {"user_id": user, "cvs": 4, "unfinished": 4, "unfinished_bytes": 4 * len(TEXT)}
+    assert [row["user_id"] for row in top] == [user, "kept"]
+    assert users("remove", "--", user) == [{"user_id": user, "removed": 4}]
+    assert not list(redis.scan_iter(f"user:{user}:*"))
+    assert len(list(own_site.uploads.iterdir())) == len(list(redis.scan_iter("batch:*"))) == 1
+    # The jobs that are left find nothing to do, and disturb no one.
+    own_site.worker.start()
+    assert finished(own_site, "kept", kept)["done"] == 1
+    wait_until("no job is left", lambda: not redis.exists("dramatiq:cvs.msgs", "dramatiq:cvs.taken"))

@@ -273,6 +273,7 @@ def make_site(redis_server: RedisServer, folder: Path, **env: str) -> Site:
             "APP_PROBE_KEY_FILE": str(folder / "probe"),
             "APP_FRONTEND_DIR": str(folder / "page"),
             "APP_LOG_LEVEL": "DEBUG",
+            "APP_USER_SOCKETS": "10000",  # many tests and benchmarks have one user
             **env,
         },
     )

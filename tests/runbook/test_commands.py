@@ -47,7 +47,9 @@ def run(command):
 
 
 # Commands that change nothing.
-READ_ONLY = re.compile(r"ansible -i|\S+ -i \S+ playbooks/(verify|diagnose|status|drift|logs|events)\.yml")
+READ_ONLY = re.compile(
+    r"ansible -i|\S+ -i \S+ playbooks/(verify|diagnose|status|drift|logs|events|remove_user)\.yml"
+)
 
 
 @pytest.fixture(scope="module")

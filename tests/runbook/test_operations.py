@@ -55,6 +55,20 @@ def test_a_restored_backup_has_the_batches_and_the_pending_uploads(demo, user, t
     assert len(list(tmp_path.glob("*.tar.gz"))) == 2  # with the backup of the data that were replaced
 
 
+def test_one_user_s_data_is_removed_after_a_confirmation(user):
+    with user.http() as http:
+        name = http.get("/api/v1/session").json()["user_id"]
+    user.upload("ada.txt")
+    asked = run_playbook("playbooks/remove_user.yml", user_id=name)
+    assert asked.returncode == 2
+    assert f'"user_id": "{name}"' in asked.stdout.replace("\\", "")
+    assert "Nothing was changed." in asked.stdout
+    assert len(statuses(user)) == 1
+    removed = run_playbook("playbooks/remove_user.yml", user_id=name, confirm="yes")
+    assert removed.returncode == 0, removed.stdout
+    assert statuses(user) == {}
+
+
 def test_a_restore_needs_a_confirmation(demo, tmp_path):
     assert run_playbook("playbooks/backup.yml", backup_dir=str(tmp_path)).returncode == 0
     (backup,) = tmp_path.glob("*.tar.gz")
@@ -75,6 +89,7 @@ def test_a_restore_needs_a_confirmation(demo, tmp_path):
         ("logs", "service", "postgres"),
         ("events", "user_id", "a b"),
         ("backup_restore", "backup_file", "/nowhere.tar.gz"),
+        ("remove_user", "user_id", "a b"),
     ],
 )
 def test_invalid_input_is_reported_and_changes_nothing(playbook, variable, value):
