@@ -1,15 +1,18 @@
 """Role cloudflare_zone in a real playbook: its diff, its waits, its validation, and never the token."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from emulator.faults import Fault
 from tests.kit.cloudflare import TOKEN
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +88,60 @@ def test_a_wait_is_shown_while_it_lasts(play, cloudflare):
     assert run.rc == 0
     shown = run.lines.index("zone: Cloudflare's rate limit is reached: waiting 2 s")
     assert shown < run.lines.index("changed: [zone]")
+
+
+@contextlib.contextmanager
+def watched(home):
+    """Yield the names of the files below `home` that held the token at any time until the block ends."""
+    (home / "seen by the watcher").write_text(TOKEN)
+    ended, holding = threading.Event(), set()
+
+    def watch():
+        while not ended.wait(0.005):
+            for file in home.rglob("*"):
+                with contextlib.suppress(OSError):
+                    if TOKEN.encode() in file.read_bytes():
+                        holding.add(file.name)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield holding
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def test_no_file_holds_the_token_while_a_module_runs(play, cloudflare, tmp_path):
+    """Without pipelining, a module lies with its arguments in ~/.ansible/tmp until it ends."""
+    home = tmp_path / "home"
+    home.mkdir()
+    cloudflare.api.faults.append(Fault(path="/settings/ssl$", delay=1))
+    with watched(home) as holding:
+        # Ansible takes the home of the modules' user from the system, that of its own from HOME.
+        run = play(environment={"HOME": str(home), "ANSIBLE_REMOTE_TEMP": str(home / "modules")})
+    assert run.rc == 0, run.lines
+    assert holding == {"seen by the watcher"}
+
+
+def test_no_file_on_the_disk_holds_what_copy_sends(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    copy = {"content": TOKEN, "dest": str(tmp_path / "sent"), "mode": "0600"}
+    copies = {"name": "Write a secret", "ansible.builtin.copy": copy, "no_log": True}
+    play = {"name": "Copy", "hosts": "localhost", "gather_facts": False, "tasks": [copies]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    with watched(home) as holding:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", tmp_path / "play.yml"],
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "sent").read_text() == TOKEN
+    assert holding == {"seen by the watcher"}
 
 
 def test_the_role_fails_with_the_message_and_without_the_token(play, cloudflare):
