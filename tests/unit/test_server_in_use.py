@@ -121,6 +121,27 @@ CASES = [
     ("origin_firewall", BRIDGES, {"origin_firewall_container_interfaces": ["docker0", "br-*", "app*"]}, []),
     ("origin_firewall", {}, {"origin_firewall_further_ports": [{"port": 0}]}, ["1 to 65535"]),
     ("origin_firewall", {}, {"origin_firewall_further_ports": [{"port": 1, "ranges": ["here"]}]}, ["here"]),
+    # The edge's networks, given by hand.
+    (
+        "origin_firewall",
+        {},
+        {"origin_firewall_edge_ranges": ["173.245.48.0/20", "10.0.0.0/8", "fe80::/64", "2400:cb00::/32"]},
+        ["origin_firewall_edge_ranges has 10.0.0.0/8, fe80::/64,", "site_edge_private"],
+    ),
+    (
+        "origin_firewall",
+        {},
+        {"origin_firewall_edge_ranges": ["10.0.0.0/8"], "origin_firewall_edge_private": True},
+        [],
+    ),
+    (
+        "nginx",
+        {},
+        {"nginx_real_ip_ranges": ["127.0.0.1"]},
+        ["nginx_real_ip_ranges has 127.0.0.1,", "site_edge_private"],
+    ),
+    ("nginx", {}, {"nginx_real_ip_ranges": ["127.0.0.1"], "nginx_real_ip_private": True}, []),
+    ("nginx", {}, {"nginx_real_ip_ranges": ["64.0.0.0/2"]}, ["64.0.0.0/2", "none wider than /8"]),
 ]
 
 
