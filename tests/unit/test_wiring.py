@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.kit.ansible_files import tasks
 from tests.kit.playbook import run_playbook
 
 PROJECT = Path(__file__).parents[2]
@@ -57,6 +58,36 @@ def test_what_the_inventory_sets_for_all_hosts_overrides_the_wiring(inventory):
     site.write_text(site.read_text() + "cloudflare_zone_ssl: flexible\nsite_heartbeat_seconds: 7\n")
     assert value(inventory, "cloudflare_zone_ssl") == "flexible"
     assert value(inventory, "app_stack_heartbeat_seconds") == 7
+
+
+def arguments(item):
+    """Yield the mappings in a task, its modules' arguments and defaults among them."""
+    for value in item.values():
+        if isinstance(value, dict):
+            yield value
+            yield from arguments(value)
+
+
+def test_what_names_the_zone_gives_its_id_as_well():
+    """A name alone is ambiguous where two accounts have it."""
+    named = [
+        found for task in tasks() for found in arguments(task.item) if {"zone", "api_token"} <= found.keys()
+    ]
+    assert len(named) > 5
+    assert [found for found in named if "zone_id" not in found] == []
+
+
+def test_the_zones_id_reaches_every_role_that_names_the_zone(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + f"site_zone_id: {'a1' * 16}\n")
+    roles = [
+        line
+        for line in load(WIRING / "roles.yml")
+        if line.endswith("_zone_id") or line == "cloudflare_zone_id"
+    ]
+    assert len(roles) == 4
+    for role in roles:
+        assert value(inventory, role) == "a1" * 16
 
 
 def test_the_zone_is_named_in_one_place_of_the_inventory():

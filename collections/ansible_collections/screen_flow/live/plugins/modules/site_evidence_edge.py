@@ -43,6 +43,10 @@ options:
     description: URL of Cloudflare's API.
     type: str
     default: https://api.cloudflare.com/client/v4
+  zone_id:
+    description: Id of the zone, for a name that exists in several accounts.
+    type: str
+    default: ""
   zone:
     description: The zone's name.
     type: str
@@ -136,6 +140,7 @@ def main() -> None:
             "api_token": {"type": "str", "default": "", "no_log": True},
             "api_base_url": {"type": "str", "default": API_BASE_URL},
             "zone": {"type": "str", "default": ""},
+            "zone_id": {"type": "str", "default": ""},
             "timeout": {"type": "float", "default": 5},
             "deadline": {"type": "float", "default": 6},
         },

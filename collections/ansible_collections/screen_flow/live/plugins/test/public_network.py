@@ -37,7 +37,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # IANA's special-purpose registries, without documentation addresses, which nobody can use. ::/8 has the
 # unspecified, loopback and IPv4-mapped addresses.
-NOT_PUBLIC = [
+NOT_PUBLIC: list[Network] = [
     *map(
         ipaddress.IPv4Network, ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16")
     ),

@@ -52,6 +52,7 @@ class Options:
     api_token: str
     api_base_url: str
     zone: str
+    zone_id: str
     timeout: float
     deadline: float
 
@@ -166,7 +167,7 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
         raise Missing("no API token is given, so the zone was not read (site_check_api_token).")
     try:
         api = CloudflareApi(options.api_token, options.api_base_url, timeout=deadline.left(options.timeout))
-        found = api.find_zone(options.zone)
+        found = api.open_zone(options.zone, options.zone_id)
     except CloudflareFailure as error:
         # More than a missing datum: a token that has expired is a fault to be fixed.
         token = {"value": {"ok": False, "status": refusal(error)}}
