@@ -32,7 +32,11 @@ def control(path, method="GET", body=None):
 
 ADDRESSES = ["192.0.2.1", "2001:db8::1"]
 # This scenario has no server, so no certificate.
-ALONE = {"cloudflare_zone_origin_addresses": ADDRESSES, "cloudflare_zone_ssl": "full"}
+ALONE = {
+    "cloudflare_zone_origin_addresses": ADDRESSES,
+    "cloudflare_zone_ssl": "full",
+    "cloudflare_zone_aliases": [],
+}
 NAME = "screen-flow.localhost"
 PERMISSIONS = [
     "Zone Read",
