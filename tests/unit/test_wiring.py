@@ -198,15 +198,12 @@ def test_preflight_refuses_a_websocket_path_that_the_reference_backend_does_not_
 def test_certificate_nginx_records_and_probes_have_the_aliases(inventory):
     site = inventory / "group_vars/all/site.yml"
     site.write_text(site.read_text() + "site_aliases: [example.com]\n")
-    for name in (
-        "origin_certificate_aliases",
-        "nginx_aliases",
-        "cloudflare_zone_aliases",
-        "site_check_aliases",
-    ):
-        assert value(inventory, name) == ["example.com"]
-    assert value(inventory, "nginx_server_names") == ["www.example.com"]
-    assert value(inventory, "nginx_allowed_origins") == ["https://www.example.com"]
+    roles = ("origin_certificate", "nginx", "cloudflare_zone", "site_check")
+    assert value(inventory, f"[{', '.join(f'{role}_aliases' for role in roles)}]") == [["example.com"]] * 4
+    assert value(inventory, "nginx_server_names + nginx_allowed_origins") == [
+        "www.example.com",
+        "https://www.example.com",
+    ]
     assert preflight(inventory).returncode == 0
 
 

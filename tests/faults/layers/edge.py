@@ -68,13 +68,6 @@ FAULTS = [
         inject=dns(content="192.0.2.1"), revert=dns(), touches={"dns", "edge path"},
     ),
     Fault(
-        "dns_missing", ALIAS,
-        inject=lambda site: site.cloudflare(
-            "PUT", "dns", [record for record in site.saved["dns"] if record["name"] != ALIAS]
-        ),
-        revert=dns(), touches={"dns"},
-    ),
-    Fault(
         "alias_not_redirected", ALIAS,
         inject=edit(SITE, f"s/server_name {ALIAS};/server_name old.example.com;/"),
         revert=restore_nginx, touches={"dns", "setting", "ssl", "nginx", "certificate", "edge path"},

@@ -34,12 +34,6 @@ FAULTS = [
         inject=certificate("-days 100", "other.example.com"),
         revert=restore_nginx, touches={"certificate"},
     ),
-    # Only the alias fails, with 526.
-    Fault(
-        "certificate_other_name", f"not for {ALIAS}",
-        inject=lambda site: certificate("-days 100", site.host)(site),
-        revert=restore_nginx, touches={"certificate"},
-    ),
     Fault(
         "key_mismatch", "does not belong",
         inject=shell(f"openssl ecparam -genkey -name prime256v1 -noout -out {KEY}"),
