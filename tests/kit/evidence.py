@@ -19,6 +19,19 @@ EXPECTED = {
     "edge_only": True,
 }
 
+RECORDS = [
+    {"type": "A", "name": name, "content": "203.0.113.7", "proxied": True}
+    for name in ("www.example.com", "example.com")
+]
+# A site whose alias redirects to it.
+REDIRECT = {"status": 308, "location": "https://www.example.com/site-check?alias", "error": ""}
+WITH_ALIAS = {
+    "expected/aliases": ["example.com"],
+    "server/certificate/names": ["www.example.com", "example.com"],
+    "edge/dns": RECORDS,
+    "edge/aliases": {"example.com": REDIRECT},
+}
+
 
 def probed(name, url="wss://www.example.com/", **found):
     """Return the result of a probe that succeeded."""
