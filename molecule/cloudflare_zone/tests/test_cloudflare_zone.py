@@ -154,9 +154,41 @@ def test_a_run_without_changes_writes_nothing_and_reads_each_resource_once():
     assert run.returncode == 0, run.stdout
     assert "changed=0" in run.stdout
     assert writes() == []
-    # The zone, eight settings, three phases, the name's records, Argo.
+    # The zone, eight settings, three phases, the name's records.
     paths = [entry["path"] for entry in control("journal")]
-    assert len(paths) == len(set(paths)) == 14
+    assert len(paths) == len(set(paths)) == 13
+
+
+def test_other_sites_of_the_zone_are_named_and_can_be_left_alone():
+    """Check mode names them, the scope host changes the site's name alone, the zone's scope all of them."""
+    before = {"ssl": "flexible", "rocket_loader": "on", "min_tls_version": "1.3"}
+    control("settings", "PATCH", before)
+    shop = edit(
+        "POST",
+        "/dns_records",
+        {"type": "A", "name": f"shop.{NAME}", "content": "203.0.113.8", "proxied": True},
+    )
+    alone = {"cloudflare_zone_scope": "host", "cloudflare_zone_argo": False}
+    try:
+        preview = converge("--check")
+        output = " ".join((preview.stdout + preview.stderr).split())
+        assert f"These settings apply to the whole zone {NAME}: rocket_loader, ssl. " in output
+        assert f"affects other proxied host names as well: shop.{NAME}. " in output
+        limited = converge(**alone)
+        assert limited.returncode == 0, limited.stdout
+        assert settings() == WANTED | before
+        assert "other proxied host names" not in limited.stdout + limited.stderr
+        ours = {rule["ref"]: rule["action_parameters"] for rule in rules("http_config_settings")}
+        assert ours["screen_flow_host_ssl"] == {"ssl": "full"}
+        assert ours["screen_flow_host_rocket_loader"] == {"rocket_loader": False}
+        assert run("scripts/drift", **alone).returncode == 0
+        assert converge().returncode == 0
+        assert settings() == WANTED | {"min_tls_version": "1.3"}
+        assert [rule["ref"] for rule in rules("http_config_settings")] == ["screen_flow_websocket_config"]
+    finally:
+        edit("DELETE", f"/dns_records/{shop['result']['id']}")
+        control("settings", "PATCH", {"min_tls_version": "1.2"})
+        converge()
 
 
 def test_rules_of_others_stay_unchanged_when_ours_are_removed_and_added():
