@@ -24,6 +24,18 @@ def found(document, again=True):
     return [finding.rule for finding in diagnose(document, again=again).findings]
 
 
+RECORDS = [
+    {"type": "A", "name": name, "content": "203.0.113.7", "proxied": True}
+    for name in ("www.example.com", "example.com")
+]
+# A site whose alias redirects to it.
+REDIRECT = {"status": 308, "location": "https://www.example.com/site-check?alias", "error": ""}
+WITH_ALIAS = {
+    "expected/aliases": ["example.com"],
+    "server/certificate/names": ["www.example.com", "example.com"],
+    "edge/dns": RECORDS,
+    "edge/aliases": {"example.com": REDIRECT},
+}
 # The change of a healthy site's evidence that each rule has to detect.
 CASES = {
     "disk_full": {"server/disk": [{"path": "/", "size": 1000, "free": 1, "inodes_free": 0.9}]},
@@ -150,6 +162,10 @@ CASES = {
         "server/nginx_config/verify_client": "required", "edge/probes/edge": failing("edge", "http", 400),
     },
     "edge_socket": {"edge/probes/edge": failing("edge", "pong", 101)},
+    # certificate, records and socket are as they should be.
+    "alias_not_redirected": {
+        **WITH_ALIAS, "edge/aliases": {"example.com": {"status": 525, "location": "", "error": ""}},
+    },
     "page_opens_ws": {"edge/page/insecure": ['"ws://www.example.com/']},
 }  # fmt: skip
 
@@ -177,6 +193,67 @@ def test_a_provider_that_fails_is_the_sign_in_s_fault(status, words):
     (finding,) = diagnose(document, again=True).findings
     assert (finding.rule, finding.layer) == ("key_set", "sign_in")
     assert address in finding.cause and words in finding.cause
+
+
+def with_alias(**more):
+    document = healthy()
+    for path, value in (WITH_ALIAS | more).items():
+        change(document, path, copy.deepcopy(value))
+    return document
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "words"),
+    [
+        ({}, None, ""),
+        ({"edge/aliases": ...}, None, ""),
+        (
+            {
+                "server/certificate/names": ["www.example.com"],
+                "edge/aliases": {"example.com": REDIRECT | {"status": 526}},
+            },
+            "certificate_other_name",
+            "is for www.example.com, not for example.com.",
+        ),
+        (
+            {
+                "edge/dns": RECORDS[:1],
+                "edge/aliases": {"example.com": {"status": None, "location": "", "error": "No address."}},
+            },
+            "dns_missing",
+            "no DNS record for example.com.",
+        ),
+        (
+            {"edge/dns": [RECORDS[0], RECORDS[1] | {"proxied": False}]},
+            "dns_not_proxied",
+            "the DNS record of example.com is not proxied",
+        ),
+        (
+            {"edge/dns": [RECORDS[0], RECORDS[1] | {"content": "203.0.113.9"}]},
+            "dns_other_address",
+            "the DNS record of example.com is 203.0.113.9, but",
+        ),
+        (
+            {"edge/aliases": {"example.com": REDIRECT | {"status": 200, "location": ""}}},
+            "alias_not_redirected",
+            "returns HTTP 200 instead of a permanent redirect to https://www.example.com.",
+        ),
+        (
+            {"edge/aliases": {"example.com": REDIRECT | {"location": "https://www.example.com/"}}},
+            "alias_not_redirected",
+            "to https://www.example.com/ instead of https://www.example.com/site-check?alias.",
+        ),
+        (
+            {"edge/aliases": {"example.com": {"status": None, "location": "", "error": "Expired."}}},
+            "alias_not_redirected",
+            "example.com fails through the edge: Expired.",
+        ),
+    ],
+)
+def test_an_alias_whose_certificate_record_or_redirect_is_wrong_is_named(changes, rule, words):
+    findings = diagnose(with_alias(**changes), again=True).findings
+    assert [finding.rule for finding in findings] == ([rule] if rule else [])
+    assert all(words in finding.cause for finding in findings), findings
 
 
 def test_a_healthy_site_has_no_finding():

@@ -195,6 +195,55 @@ def test_preflight_refuses_a_websocket_path_that_the_reference_backend_does_not_
     assert "set app_stack_image" in message
 
 
+def test_certificate_nginx_records_and_probes_have_the_aliases(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + "site_aliases: [example.com]\n")
+    roles = ("origin_certificate", "nginx", "cloudflare_zone", "site_check")
+    assert value(inventory, f"[{', '.join(f'{role}_aliases' for role in roles)}]") == [["example.com"]] * 4
+    assert value(inventory, "nginx_server_names + nginx_allowed_origins") == [
+        "www.example.com",
+        "https://www.example.com",
+    ]
+    assert preflight(inventory).returncode == 0
+
+
+# An alias and what the sentence about it has to say.
+ALIASES = {
+    "b\u00fccher.example.com": "in Unicode; use its ASCII form, 'xn--bcher-kva.example.com'",
+    "Stra\u00dfe.example.com": "in Unicode; use its ASCII form, 'xn--strae-oqa.example.com'",
+    "*.example.com": "a wildcard; list the names themselves",
+    "App.example.com": "in upper case; use 'app.example.com'",
+    "app.example.com.": "with a dot at its end; use 'app.example.com'",
+    "app example.com": "not a host name; use one such as www.example.com",
+    "https://app.example.com": "not a host name",
+    "www.example.org": "not in the zone example.com",
+    "notexample.com": "not in the zone example.com",
+    "www.example.com": "site_domain itself; leave it out",
+    "7": "not a host name",
+}
+
+
+def test_preflight_explains_each_alias_that_can_not_work(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    named = [*ALIASES, "example.com", "example.com"]
+    site.write_text(site.read_text() + f"site_aliases: {json.dumps(named)}\n")
+    refused = preflight(inventory)
+    assert refused.returncode == 2
+    message = " ".join(refused.stdout.split())
+    for name, words in ALIASES.items():
+        assert f"has '{name}', which is {words}" in message
+    # The output has the message twice.
+    assert message.count("has 'example.com', which is there twice; leave one out") == 2
+
+
+def test_preflight_refuses_aliases_as_text(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + "site_aliases: example.com\n")
+    refused = preflight(inventory)
+    assert refused.returncode == 2
+    assert "site_aliases is 'example.com'; use a list of host names" in " ".join(refused.stdout.split())
+
+
 def test_operations_use_the_stack_s_directory(inventory):
     site = inventory / "group_vars/all/site.yml"
     site.write_text(site.read_text() + "app_stack_dir: /srv/site\n")

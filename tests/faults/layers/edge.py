@@ -1,4 +1,4 @@
-from tests.faults.kit import CACHE_RULES, Fault, both, edit, restore_nginx, restore_settings, setting
+from tests.faults.kit import ALIAS, CACHE_RULES, Fault, both, edit, restore_nginx, restore_settings, setting
 from tests.faults.layers.nginx import SITE
 from tests.faults.layers.origin_certificate import certificate
 
@@ -66,6 +66,11 @@ FAULTS = [
     Fault(
         "dns_other_address", "192.0.2.1",
         inject=dns(content="192.0.2.1"), revert=dns(), touches={"dns", "edge path"},
+    ),
+    Fault(
+        "alias_not_redirected", ALIAS,
+        inject=edit(SITE, f"s/server_name {ALIAS};/server_name old.example.com;/"),
+        revert=restore_nginx, touches={"dns", "setting", "ssl", "nginx", "certificate", "edge path"},
     ),
     Fault(
         "token_refused", "expired",

@@ -65,10 +65,11 @@ options:
         default: true
   dns:
     description:
-      - The A, AAAA and CNAME records of one name. Other records of these types are removed from that name.
-        Records of other types and of other names are left alone.
+      - The A, AAAA and CNAME records of each name. Other records of these types are removed from it. Records
+        of other types and of other names are left alone.
       - A record whose type changes is replaced in one transaction.
-    type: dict
+    type: list
+    elements: dict
     suboptions:
       name:
         description: Fully qualified name, in lower case.
@@ -169,9 +170,9 @@ EXAMPLES = r"""
     zone_id: 023e105f4ecef8ad9ca31a8372d0c353
     api_token: "{{ vault_cloudflare_token }}"
     dns:
-      name: www.example.com
-      records:
-        - {type: A, content: 192.0.2.1}
+      - name: www.example.com
+        records:
+          - {type: A, content: 192.0.2.1}
   delegate_to: localhost
   check_mode: true
   diff: true
@@ -265,7 +266,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "required_if": [("state", "present", ("action", "action_parameters", "expression"))],
     },
     "dns": {
-        "type": "dict",
+        "type": "list",
+        "elements": "dict",
         "options": {
             "name": {"type": "str", "required": True},
             "records": {
@@ -295,8 +297,7 @@ def validate(inputs: dict[str, Any]) -> None:
     if inputs["scope"] == "host" and not inputs["hosts"]:
         raise invalid_input("scope is host, but hosts is empty: name the site's host names.")
     validate_rules(inputs["rules"] or [])
-    if inputs["dns"]:
-        dns.validate_dns(inputs["dns"], inputs["zone"] or "")
+    dns.validate_dns(inputs["dns"] or [], inputs["zone"] or "")
 
 
 def scoped(inputs: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
