@@ -226,8 +226,15 @@ def test_a_scope_of_hosts_needs_hosts(refuses):
 def test_evidence_has_the_settings_of_the_host_from_the_zone_of_that_id(run, cloudflare):
     run(settings=GUIDE, hosts=[HOST], scope="host")
     cloudflare.fail("/zones$", 500)
-    site = {"url": f"https://{HOST}", "websocket_path": "/ws/", "targets": [], "address": "", "port": 443}
-    given = {"api_token": TOKEN, "api_base_url": cloudflare.url, "ca_file": None, "timeout": 5, "deadline": 6}
+    site = {"url": f"https://{HOST}", "aliases": [], "websocket_path": "/ws/", "address": "", "port": 443}
+    given = {
+        "targets": [],
+        "api_token": TOKEN,
+        "api_base_url": cloudflare.url,
+        "ca_file": None,
+        "timeout": 5,
+        "deadline": 6,
+    }
     options = Options(**site, **given, zone="example.com", zone_id=cloudflare.zone.id)
     found = zone(options, Deadline(6))["settings"]["value"]
     assert (cloudflare.zone.value("ssl"), found["ssl"]) == ("flexible", "strict")
