@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from emulator.dns import record_for
 from emulator.faults import Fault
 from tests.kit.cloudflare import TOKEN
 
@@ -79,6 +80,51 @@ def test_the_role_shows_the_diff_and_not_the_token(play, cloudflare):
     second = play("-e", "cloudflare_zone_websockets=yes")
     assert "changed=0" in second.text
     assert second.lines.count("TASK [") == 3
+
+
+def test_what_affects_other_sites_is_named_and_not_weakened(play, cloudflare):
+    cloudflare.zone.put_plan("pro")
+    cloudflare.zone.change_argo("on")
+    cloudflare.zone.put_settings({"min_tls_version": "1.3"})
+    cloudflare.zone.dns.put([record_for("shop.example.com", "192.0.2.1")])
+    run = play()
+    assert run.rc == 0, run.lines
+    assert "[WARNING]: These settings apply to the whole zone example.com: " in run.text
+    assert (
+        "affects other proxied host names as well: shop.example.com. cloudflare_zone_scope host" in run.text
+    )
+    assert cloudflare.zone.value("min_tls_version") == "1.3"
+    assert cloudflare.zone.argo()["result"]["value"] == "on"
+    assert not [entry for entry in cloudflare.api.journal if "/argo/" in entry["path"]]
+    refused = play(cloudflare_zone_min_tls_version="1.2")
+    assert refused.rc == 2
+    assert "the zone requires 1.3" in refused.text
+
+
+def test_the_scope_host_leaves_the_zone_to_other_sites(play, cloudflare):
+    before = dict(cloudflare.zone.store.data["settings"])
+    run = play(cloudflare_zone_scope="host", cloudflare_zone_settings={"http3": True})
+    assert run.rc == 0, run.lines
+    assert sorted(name for name, _ in cloudflare.settings_written()) == ["http3", "websockets"]
+    assert cloudflare.zone.value("ssl") == before["ssl"]["value"] == "flexible"
+    ours = {rule["ref"]: rule["expression"] for rule in cloudflare.rules("http_config_settings")}
+    assert ours["screen_flow_host_ssl"] == 'http.host in {"example.com"}'
+    assert "changed=0" in play(cloudflare_zone_scope="host", cloudflare_zone_settings={"http3": True}).text
+    back = play()
+    assert back.rc == 0, back.lines
+    assert cloudflare.zone.value("ssl") == "full"
+    assert [rule["ref"] for rule in cloudflare.rules("http_config_settings")] == [
+        "screen_flow_websocket_config"
+    ]
+
+
+def test_drift_shows_a_tls_version_that_a_run_would_refuse(play, cloudflare):
+    assert play(cloudflare_zone_min_tls_version="1.2").rc == 0
+    cloudflare.zone.put_settings({"min_tls_version": "1.3"})
+    drift = play(entry="drift", cloudflare_zone_min_tls_version="1.2")
+    assert drift.rc == 2
+    assert "setting min_tls_version was changed by hand operator" in drift.text
+    assert play(entry="drift").rc == 0
 
 
 def test_a_wait_is_shown_while_it_lasts(play, cloudflare):

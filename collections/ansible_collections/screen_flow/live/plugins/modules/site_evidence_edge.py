@@ -116,7 +116,7 @@ evidence:
         unknown).
       type: dict
     settings:
-      description: Value by setting of the zone.
+      description: Value by setting, those that this project's rules set for the site's host included.
       type: dict
     dns:
       description: DNS records of the site's name and aliases, each with type, name, content and proxied.

@@ -142,7 +142,7 @@ class CloudflareApi:
         """Number of requests, retries not counted."""
         self._may_wait = wait_seconds > 0
         self._wait_left = wait_seconds
-        self._notify = notify
+        self.notify = notify
         self._timeout = timeout or TIMEOUT_SECONDS
         self._client = cloudflare.Cloudflare(
             base_url=base_url,
@@ -286,7 +286,7 @@ class CloudflareApi:
             if reply.status != 429 or wait > self._wait_left:
                 return reply
             self._wait_left -= wait
-            self._notify(
+            self.notify(
                 f"Cloudflare's rate limit is reached: waiting {wait} s to {call.purpose}; "
                 f"{self._wait_left:g} s of wait_seconds remain."
             )

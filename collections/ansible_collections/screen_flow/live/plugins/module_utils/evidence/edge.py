@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..cloudflare.client import Call, CloudflareApi, CloudflareFailure, Reason
+from ..cloudflare.scope import in_effect
 from ..probe.stages import Result, StageError, connect, probe_by_name, resolve, start_tls
 from ..probe.target import Target
 from .document import Datum, Missing
@@ -258,6 +259,9 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
         },
         Deadline(deadline.left() - 0.2),
     )
+    if "value" in inner["settings"]:
+        own_rules = inner["rules"].get("value", {}).get("config", [])
+        inner["settings"]["value"] = in_effect(inner["settings"]["value"], own_rules)
     return {"token": {"value": {"ok": True, "status": "active"}}, **inner}
 
 
