@@ -1,4 +1,4 @@
-"""Key sets and tokens of five large providers, as they document and serve them."""
+"""Key sets and tokens of five large providers, as their documentation or source of November 2026 has them."""
 
 import base64
 import time
@@ -13,9 +13,12 @@ from tests.app.provider import KEY, OTHER_KEY, KeyServer, Open, accepts, public_
 P256 = ec.generate_private_key(ec.SECP256R1())
 X5C = [base64.b64encode(b"a certificate").decode()]
 
-# Field for field as the providers document and serve them; the numbers are invented.
+# The fields are the providers', the numbers are invented. Above each, where they were read on 2026-11-28.
 TENANT = "9122040d-6c67-4c5b-b112-36a304b66dad"
 SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] = {
+    # https://www.keycloak.org/securing-apps/oidc-layers (endpoints; iss is HOST/realms/REALM),
+    # https://github.com/keycloak/keycloak/blob/main/core/src/main/java/org/keycloak/jose/jwk/JWKBuilder.java.
+    # A realm also has a key for encryption. An access token; `screen-flow` is there by a mapper.
     "keycloak": (
         [
             public_jwk(
@@ -34,6 +37,8 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] 
         },
         (KEY, "FJ86GcF3"),
     ),
+    # https://auth0.com/docs/secure/tokens/json-web-tokens/json-web-key-set-properties,
+    # https://auth0.com/docs/secure/tokens/id-tokens/id-token-structure. A tenant can leave `alg` out.
     "auth0": (
         [
             public_jwk(KEY, use="sig", kid="NjVBRjY5", x5t="NjVBRjY5", x5c=X5C, alg="RS256"),
@@ -48,7 +53,10 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] 
         },
         (KEY, "NjVBRjY5"),
     ),
-    # No `alg`, and an issuer with a placeholder in each key of the multi-tenant set.
+    # https://learn.microsoft.com/en-us/entra/identity-platform/access-tokens#validate-the-signing-key-issuer,
+    # https://learn.microsoft.com/en-us/entra/identity-platform/id-token-claims-reference
+    # No `alg`, and an issuer in each key: a tenant's, or with a placeholder for all of them.
+    # `cloud_instance_name` is served, not documented (Microsoft.IdentityModel.Validators reads it).
     "entra": (
         [
             public_jwk(
@@ -58,9 +66,13 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] 
                 x5t=kid,
                 x5c=X5C,
                 cloud_instance_name="microsoftonline.com",
-                issuer="https://login.microsoftonline.com/{tenantid}/v2.0",
+                issuer=f"https://login.microsoftonline.com/{tenant}/v2.0",
             )
-            for key, kid in ((OTHER_KEY, "MfKfnPfL"), (KEY, "nOo3ZDrO"))
+            for key, kid, tenant in (
+                # The tenant of personal accounts.
+                (OTHER_KEY, "MfKfnPfL", "9188040d-6c67-4c5b-b112-36a304b66dad"),
+                (KEY, "nOo3ZDrO", "{tenantid}"),
+            )
         ],
         {
             "iss": f"https://login.microsoftonline.com/{TENANT}/v2.0",
@@ -73,6 +85,8 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] 
         },
         (KEY, "nOo3ZDrO"),
     ),
+    # https://supabase.com/docs/guides/auth/jwt-fields (claims), https://supabase.com/docs/guides/auth/signing-keys;
+    # the key as projects serve it, https://github.com/supabase/auth/blob/master/internal/api/jwks.go
     "supabase": (
         [
             public_jwk(
@@ -93,9 +107,14 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] 
             "aal": "aal1",
             "session_id": str(uuid.uuid4()),
             "is_anonymous": False,
+            "email": "ada@example.com",
+            "phone": "",
         },
         (P256, "b81269f1-21d8-4f2e-b719-c2240a840d90"),
     ),
+    # https://docs.aws.amazon.com/cognito/latest/developerguide/, pages
+    # amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html (ID and access tokens have a key each)
+    # and amazon-cognito-user-pools-using-the-id-token.html.
     "cognito": (
         [
             public_jwk(KEY, alg="RS256", kid="1234example=", use="sig"),
@@ -108,6 +127,9 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[Any, str]]] 
             "token_use": "id",
             "cognito:username": "ada",
             "event_id": str(uuid.uuid4()),
+            "origin_jti": str(uuid.uuid4()),
+            "jti": str(uuid.uuid4()),
+            "auth_time": int(time.time()),
         },
         (KEY, "1234example="),
     ),

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from emulator.certificates import Authority
+from emulator.dns import record_for
 from tests.kit import emulator as kit
 
 # --- SSL modes
@@ -31,6 +32,40 @@ async def test_the_ssl_mode_decides_the_scheme_towards_the_origin(
     assert received["scheme"] == origin_scheme
     assert dict(received["headers"])["x-forwarded-proto"] == scheme
     assert dict(received["headers"])["cf-visitor"] == f'{{"scheme":"{scheme}"}}'
+
+
+@pytest.mark.parametrize(("of_the_zone", "of_the_host"), [("flexible", "full"), ("full", "flexible")])
+async def test_a_configuration_rule_sets_the_ssl_mode_of_one_host(
+    live: kit.Site, api: httpx.AsyncClient, of_the_zone: str, of_the_host: str
+) -> None:
+    live.zone.put_settings({"ssl": of_the_zone})
+    live.zone.dns.put([record_for(name, "127.0.0.1") for name in (kit.NAME, f"shop.{kit.NAME}")])
+    rule = {
+        "action": "set_config",
+        "action_parameters": {"ssl": of_the_host},
+        "expression": f'http.host in {{"{kit.NAME}"}}',
+    }
+    path = f"/zones/{live.zone.id}/rulesets/phases/http_config_settings/entrypoint"
+    assert (await api.put(path, json={"rules": [rule]})).status_code == 200
+    schemes = {"full": "https", "flexible": "http"}
+    assert (await live.get("/headers")).json()["scheme"] == schemes[of_the_host]
+    elsewhere = await live.get("/headers", headers={"host": f"shop.{kit.NAME}"})
+    assert elsewhere.json()["scheme"] == schemes[of_the_zone]
+
+
+async def test_strict_by_a_rule_checks_the_certificate_for_that_host_alone(
+    live: kit.Site, api: httpx.AsyncClient
+) -> None:
+    live.zone.dns.put([record_for(name, "127.0.0.1") for name in (kit.NAME, f"shop.{kit.NAME}")])
+    rule = {
+        "action": "set_config",
+        "action_parameters": {"ssl": "strict"},
+        "expression": f'http.host eq "{kit.NAME}"',
+    }
+    path = f"/zones/{live.zone.id}/rulesets/phases/http_config_settings/entrypoint"
+    assert (await api.put(path, json={"rules": [rule]})).status_code == 200
+    assert (await live.get("/headers")).status_code == 526
+    assert (await live.get("/headers", headers={"host": f"shop.{kit.NAME}"})).status_code == 200
 
 
 async def test_ssl_off_redirects_https_to_http(live: kit.Site) -> None:

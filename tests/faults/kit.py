@@ -21,6 +21,7 @@ CACHE_RULES = "/rulesets/phases/http_request_cache_settings/entrypoint"
 PEM = "/etc/ssl/certs/screen-flow-origin.pem"
 KEY = "/etc/ssl/private/screen-flow-origin.key"
 SAVED = "/opt/site-faults"
+ALIAS = "www.screen-flow.localhost"  # site_aliases of inventories/demo
 RELOAD = "nginx -t -q && systemctl reload nginx && sleep 0.3"
 # Fields of a rule that Cloudflare's API accepts.
 WRITABLE = ("action", "action_parameters", "expression", "description", "enabled", "ref")

@@ -32,10 +32,12 @@ CONFIG = {
     "action_parameters": {"rocket_loader": False, "polish": "off"},
     "expression": 'starts_with(http.request.uri.path, "/ws/")',
 }
-SITE_DNS = {
-    "name": "www.example.com",
-    "records": [{"type": "A", "content": "192.0.2.1"}, {"type": "AAAA", "content": "2001:db8::1"}],
-}
+SITE_DNS = [
+    {
+        "name": "www.example.com",
+        "records": [{"type": "A", "content": "192.0.2.1"}, {"type": "AAAA", "content": "2001:db8::1"}],
+    }
+]
 ALL_RESOURCES = {"settings": GUIDE, "rules": [CACHE, CONFIG], "dns": SITE_DNS, "argo": False}
 
 

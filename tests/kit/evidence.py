@@ -6,6 +6,7 @@ NOW = 1_800_000_000.0
 EXPECTED = {
     "site_url": "https://www.example.com",
     "host": "www.example.com",
+    "aliases": [],
     "websocket_path": "/api/v1/cv-processing/ws/",
     "user_id": "site-check",
     "api_port": 8000,
@@ -16,6 +17,19 @@ EXPECTED = {
     "edge_idle_seconds": 100,
     "origin_addresses": [],
     "edge_only": True,
+}
+
+RECORDS = [
+    {"type": "A", "name": name, "content": "203.0.113.7", "proxied": True}
+    for name in ("www.example.com", "example.com")
+]
+# A site whose alias redirects to it.
+REDIRECT = {"status": 308, "location": "https://www.example.com/site-check?alias", "error": ""}
+WITH_ALIAS = {
+    "expected/aliases": ["example.com"],
+    "server/certificate/names": ["www.example.com", "example.com"],
+    "edge/dns": RECORDS,
+    "edge/aliases": {"example.com": REDIRECT},
 }
 
 
@@ -117,6 +131,7 @@ def healthy():
             "status": 200, "location": "", "server": "cloudflare", "hsts": False, "scripts": [], "unread": [],
             "sockets": True, "insecure": [], "rocket_loader": False, "date": NOW, "asked": NOW,
         },
+        "aliases": {},
         "socket_path": {"status": 404, "cache": "DYNAMIC"},
         "token": {"ok": True, "status": "active"},
         "settings": {"ssl": "full", "websockets": "on", "rocket_loader": "off"},
@@ -135,6 +150,9 @@ def healthy():
 def change(document, path, found):
     """Set the value at a path such as server/redis/ping; a value of ... makes the datum missing."""
     place, name, *keys = path.split("/")
+    if place == "expected":
+        document[place][name] = found
+        return
     if found is ...:
         document[place][name] = {"missing": "no answer within 6 s.", "reason": "deadline"}
         return

@@ -14,6 +14,7 @@ from testinfra.host import Host
 from tests.kit.process import remote_script
 
 NAME = "screen-flow.localhost"
+ALIAS = f"www.{NAME}"  # site_aliases of inventories/demo
 # The port is Molecule's default where no scenario runs and the tests are only collected.
 SITE = f"https://{NAME}:{os.environ.get('TESTBED_PORT_HTTPS', '9443')}"
 SOCKET = "/api/v1/cv-processing/ws/ada"

@@ -1,5 +1,6 @@
 """cloudflare_ip_ranges over the emulated API: few requests, a copy for outages, absurd lists refused."""
 
+import ipaddress
 import json
 import os
 import socket
@@ -47,6 +48,11 @@ def publish(cloudflare, *cidrs):
         "ipv6_cidrs": [cidr for cidr in cidrs if ":" in cidr],
     }
     cloudflare.succeed("/ips", result, times=1)
+
+
+def in_order(cidrs):
+    """Return networks in the order of their version and address."""
+    return sorted(cidrs, key=lambda cidr: (":" in cidr, ipaddress.ip_network(cidr)))
 
 
 def set_age(path, seconds=7200):
@@ -99,9 +105,9 @@ def test_an_unchanged_list_leaves_the_copy_but_not_its_age(cloudflare, copy):
 def test_a_changed_list_replaces_the_copy(cloudflare, copy):
     edge_networks(cloudflare.url, copy, 3600)
     set_age(copy)
-    publish(cloudflare, "203.0.113.0/24")
-    assert edge_networks(cloudflare.url, copy, 3600) == ["203.0.113.0/24"]
-    assert json.loads(copy.read_text())["ipv4_cidrs"] == ["203.0.113.0/24"]
+    publish(cloudflare, *NETWORKS, "203.0.113.0/24")
+    assert edge_networks(cloudflare.url, copy, 3600) == [*NETWORKS[:2], "203.0.113.0/24", NETWORKS[2]]
+    assert json.loads(copy.read_text())["ipv4_cidrs"] == [*NETWORKS[:2], "203.0.113.0/24"]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +166,17 @@ def test_a_missing_sdk_is_reported_and_the_copy_used(cloudflare, copy, monkeypat
         (["173.245.48.0/20", "::/0"], "::/0 is wider than /16"),
         (["173.245.48.1/20"], "host bits"),
         (["everybody"], "everybody"),
+        ([*NETWORKS, "10.1.0.0/16"], "10.1.0.0/16 is not public: it overlaps 10.0.0.0/8"),
+        ([*NETWORKS, "172.0.0.0/8"], "172.0.0.0/8 is not public: it overlaps 172.16.0.0/12"),
+        ([*NETWORKS, "127.0.0.1/32"], "127.0.0.1/32 is not public"),
+        ([*NETWORKS, "169.254.169.254/32"], "169.254.169.254/32 is not public"),
+        ([*NETWORKS, "224.0.0.0/8"], "224.0.0.0/8 is not public"),
+        ([*NETWORKS, "240.0.0.0/8"], "240.0.0.0/8 is not public"),
+        ([*NETWORKS, "::1/128"], "::1/128 is not public"),
+        ([*NETWORKS, "::ffff:10.0.0.0/104"], "::ffff:10.0.0.0/104 is not public: it overlaps ::/8"),
+        ([*NETWORKS, "fd00::/16"], "fd00::/16 is not public"),
+        ([*NETWORKS, "fe80::/64"], "fe80::/64 is not public"),
+        ([*NETWORKS, "ff02::/16"], "ff02::/16 is not public"),
     ],
 )
 def test_an_absurd_list_is_refused_and_the_copy_kept(cloudflare, copy, cidrs, message):
@@ -171,6 +188,59 @@ def test_an_absurd_list_is_refused_and_the_copy_kept(cloudflare, copy, cidrs, me
         edge_networks(cloudflare.url, copy, 3600)
     assert message in str(refusal.value)
     assert copy.read_text() == before
+
+
+def test_an_edge_in_private_networks_is_allowed_where_the_inventory_says_so(cloudflare, copy):
+    publish(cloudflare, "10.1.0.0/16")
+    assert edge_networks(cloudflare.url, copy, 3600, private=True) == ["10.1.0.0/16"]
+
+
+TEN = [f"198.51.{number}.0/24" for number in range(10)]
+FIVE = ["2400:cb00::/32", "2606:4700::/32", "2803:f800::/32", "2405:b500::/32", "2405:8100::/32"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        ([*TEN, *FIVE], [*TEN[3:], *FIVE], "3 of 10 IPv4 networks (198.51.0.0/24, 198.51.1.0/24,"),
+        ([*TEN, *FIVE], [*TEN, *FIVE[2:]], "2 of 5 IPv6 networks (2400:cb00::/32, 2606:4700::/32)"),
+        ([*TEN, *FIVE], TEN, "5 of 5 IPv6 networks"),
+        # One network of ten holds most addresses.
+        ([*TEN, "104.16.0.0/13"], [*TEN, "104.16.0.0/14"], "1 of 11 IPv4 networks (104.16.0.0/13)"),
+        # As many networks as before, but other ones.
+        (TEN, [f"203.0.{number}.0/24" for number in range(10)], "10 of 10 IPv4 networks"),
+    ],
+    ids=["IPv4", "IPv6", "no IPv6", "addresses", "replaced"],
+)
+def test_a_list_that_shrinks_is_refused_until_it_is_accepted(cloudflare, copy, before, after, gone):
+    publish(cloudflare, *before)
+    edge_networks(cloudflare.url, copy, 3600)
+    kept = copy.read_text()
+    for _ in range(2):  # also the next run
+        set_age(copy)
+        publish(cloudflare, *after)
+        with pytest.raises(ValueError, match="is missing more than a fifth") as refusal:
+            edge_networks(cloudflare.url, copy, 3600)
+        assert gone in str(refusal.value)
+        assert str(copy) in str(refusal.value)
+        assert "-e site_edge_ranges_accept=true" in str(refusal.value)
+        assert copy.read_text() == kept
+    publish(cloudflare, *after)
+    assert edge_networks(cloudflare.url, copy, 3600, accept=True) == in_order(after)
+    assert edge_networks(cloudflare.url, copy, 3600) == in_order(after)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [[*TEN[2:], *FIVE], [*TEN, *FIVE[1:]], ["198.51.0.0/21", *TEN[8:], *FIVE]],
+    ids=["two of ten", "one of five", "merged"],
+)
+def test_a_list_that_loses_a_fifth_or_is_written_otherwise_is_used(cloudflare, copy, after):
+    publish(cloudflare, *TEN, *FIVE)
+    edge_networks(cloudflare.url, copy, 3600)
+    set_age(copy)
+    publish(cloudflare, *after)
+    assert edge_networks(cloudflare.url, copy, 3600) == in_order(after)
 
 
 def test_networks_must_be_in_the_list_of_their_version():
@@ -188,5 +258,11 @@ def test_an_invalid_copy_is_replaced(cloudflare, copy, content):
 def test_ansible_gets_a_list_or_a_message(cloudflare, copy):
     lookup = lookup_loader.get("screen_flow.live.cloudflare_ip_ranges")
     assert lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy)) == [NETWORKS]
+    publish(cloudflare, "10.0.0.0/8")
+    with pytest.raises(AnsibleLookupError, match=r"10\.0\.0\.0/8 is not public"):
+        lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy), max_age=0)
+    publish(cloudflare, "10.0.0.0/8")
+    allowed = {"private": "true", "accept": "yes", "max_age": 0}
+    assert lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy), **allowed) == [["10.0.0.0/8"]]
     with pytest.raises(AnsibleLookupError, match="use a file in a folder"):
         lookup.run([], api_base_url=cloudflare.url, cache_file=str(copy.parent / "missing/x.json"))

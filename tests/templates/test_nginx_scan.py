@@ -20,6 +20,8 @@ EVERYTHING = {
     "nginx_only_edge_connects": True,
     "nginx_client_ca_file": "/etc/ssl/certs/edge.pem",
     "nginx_hsts_max_age": 63_072_000,
+    "nginx_aliases": ["example.com", "old.example.com"],
+    "nginx_alias_target": "https://www.example.com",
 }
 
 

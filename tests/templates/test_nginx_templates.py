@@ -156,6 +156,22 @@ def test_the_catch_all_site_has_no_other_default(render):
     assert text.count("default_server") == 4
 
 
+def test_an_alias_only_redirects_and_is_nobody_s_default(render):
+    aliases = {
+        "nginx_aliases": ["example.com", "old.example.com"],
+        "nginx_alias_target": "https://www.example.com:8443",
+    }
+    for names in (["_"], ["www.example.com"]):
+        text = render("nginx", "site.conf.j2", nginx_server_names=names, **aliases)
+        *others, alias = re.findall(r"(?m)^server {\n(.*?)^}", text, re.DOTALL)
+        # Without another default the first server is the one.
+        assert f"    server_name {' '.join(names)};" in others[-1]
+        assert "    server_name example.com old.example.com;" in alias
+        assert "    return 308 https://www.example.com:8443$request_uri;" in alias
+        assert "proxy_pass" not in alias
+    assert "308" not in render("nginx", "site.conf.j2", nginx_server_names=["www.example.com"])
+
+
 def test_nothing_is_included_by_a_pattern(render):
     # dir/* would include an editor's backup files.
     for template in ("nginx.conf.j2", "site.conf.j2", "upstream.conf.j2"):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.kit.ansible_files import PROJECT
+from tests.kit.playbook import recap
 
 BARE = {
     "ipv6": True,
@@ -121,6 +122,27 @@ CASES = [
     ("origin_firewall", BRIDGES, {"origin_firewall_container_interfaces": ["docker0", "br-*", "app*"]}, []),
     ("origin_firewall", {}, {"origin_firewall_further_ports": [{"port": 0}]}, ["1 to 65535"]),
     ("origin_firewall", {}, {"origin_firewall_further_ports": [{"port": 1, "ranges": ["here"]}]}, ["here"]),
+    # The edge's networks, given by hand.
+    (
+        "origin_firewall",
+        {},
+        {"origin_firewall_edge_ranges": ["173.245.48.0/20", "10.0.0.0/8", "fe80::/64", "2400:cb00::/32"]},
+        ["origin_firewall_edge_ranges has 10.0.0.0/8, fe80::/64,", "site_edge_private"],
+    ),
+    (
+        "origin_firewall",
+        {},
+        {"origin_firewall_edge_ranges": ["10.0.0.0/8"], "origin_firewall_edge_private": True},
+        [],
+    ),
+    (
+        "nginx",
+        {},
+        {"nginx_real_ip_ranges": ["127.0.0.1"]},
+        ["nginx_real_ip_ranges has 127.0.0.1,", "site_edge_private"],
+    ),
+    ("nginx", {}, {"nginx_real_ip_ranges": ["127.0.0.1"], "nginx_real_ip_private": True}, []),
+    ("nginx", {}, {"nginx_real_ip_ranges": ["64.0.0.0/2"]}, ["64.0.0.0/2", "none wider than /8"]),
 ]
 
 
@@ -146,7 +168,8 @@ def messages(tmp_path_factory):
             {
                 "hosts": "localhost",
                 "gather_facts": False,
-                "vars": VARIABLES[role] | variables,
+                # The role takes these facts for its own of this run.
+                "vars": VARIABLES[role] | variables | {f"__{role}_gathered": {}},
                 "tasks": [{"ansible.builtin.set_fact": server}, block],
             }
         )
@@ -159,7 +182,7 @@ def messages(tmp_path_factory):
     ]
 
 
-def run(*command):
+def run(*command, **environment):
     done = subprocess.run(
         [
             *command,
@@ -168,7 +191,7 @@ def run(*command):
             json.dumps({"ansible_connection": "local", "ansible_python_interpreter": sys.executable}),
         ],
         cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        env=os.environ | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"} | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -183,6 +206,37 @@ def test_what_would_be_lost_is_named_and_what_is_allowed_passes(messages, number
     words = CASES[number][3]
     assert bool(messages[number]) == bool(words), messages[number]
     assert all(word in messages[number] for word in words), messages[number]
+
+
+def test_facts_that_a_cache_has_from_an_earlier_run_are_gathered_again(tmp_path):
+    stale = {
+        "cacheable": True,
+        "server": BARE | {"listeners": [listener(1, "apache2")]},
+        "distribution": "Debian",
+        "distribution_version": "7",
+        "distribution_major_version": "7",
+    }
+    plays = {
+        "earlier": [{"ansible.builtin.set_fact": stale}],
+        # Twice, as by preflight and by the role itself.
+        "later": [{"ansible.builtin.import_role": {"name": "nginx", "tasks_from": "validate"}}] * 2,
+    }
+    for name, tasks in plays.items():
+        play = {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "vars": {"nginx_take_over": True, "nginx_port_http": 1, "nginx_port_https": 2},
+            "tasks": tasks,
+        }
+        (tmp_path / name).write_text(yaml.safe_dump([play]))
+        output = run(
+            "ansible-playbook",
+            str(tmp_path / name),
+            ANSIBLE_CACHE_PLUGIN="jsonfile",
+            ANSIBLE_CACHE_PLUGIN_CONNECTION=str(tmp_path / "cache"),
+        )
+    # The second time, distribution and server.
+    assert recap(output)[0]["skipped"] == 2
 
 
 def test_the_module_finds_sockets_packages_and_files(tmp_path):

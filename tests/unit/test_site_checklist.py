@@ -50,6 +50,21 @@ def test_a_healthy_site_has_every_line_ok(site):
     assert set(verdicts(site).values()) == {OK}
 
 
+@pytest.mark.parametrize(("status", "verdict"), [(308, OK), (526, FAILED), (None, FAILED)])
+def test_each_alias_has_a_line(site, status, verdict):
+    site["expected"]["aliases"] = ["example.com", "old.example.com"]
+    redirect = {"location": "https://www.example.com/site-check?alias", "error": "" if status else "Expired."}
+    site["edge"]["aliases"]["value"] = {
+        "example.com": redirect | {"status": status},
+        "old.example.com": redirect | {"status": 308, "error": ""},
+    }
+    found = verdicts(site, ["edge"])
+    assert found["example.com redirects to the site"] == verdict
+    assert found["old.example.com redirects to the site"] == OK
+    del site["edge"]["aliases"]
+    assert verdicts(site)["old.example.com redirects to the site"] == FAILED
+
+
 def test_checks_name_existing_rules_and_layers():
     assert {rule for check in CHECKS for rule in check.rules} <= {rule.name for rule in RULES}
     assert {check.layer for check in CHECKS} == set(LAYERS)

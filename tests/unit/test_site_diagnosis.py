@@ -13,7 +13,8 @@ from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.rules i
 from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.text import describe
 from ansible_collections.screen_flow.live.plugins.modules import site_diagnosis as module
 
-from tests.kit.evidence import EXPECTED, NOW, change, container, failing, healthy, probed
+from tests.kit.evidence import EXPECTED, NOW, WITH_ALIAS, change, container, failing, healthy, probed
+from tests.kit.ruleset import UFW
 
 
 def diagnose(document, again=False):
@@ -123,6 +124,7 @@ CASES = {
         "server/probes/nginx port 443": failing("nginx port 443", "pong", 101),
         "edge/probes/edge": failing("edge", "pong", 101),
     },
+    "other_firewall": {"edge/probes/edge": failing("edge", "http", 522), "server/firewall/nftables": UFW},
     "firewall_too_tight": {"edge/probes/edge": failing("edge", "http", 522)},
     "firewall_too_loose": {
         "edge/probes/origin 203.0.113.7 port 443": probed("origin 203.0.113.7 port 443", stage="tcp"),
@@ -152,6 +154,10 @@ CASES = {
         "server/nginx_config/verify_client": "required", "edge/probes/edge": failing("edge", "http", 400),
     },
     "edge_socket": {"edge/probes/edge": failing("edge", "pong", 101)},
+    # certificate, records and socket are as they should be.
+    "alias_not_redirected": {
+        **WITH_ALIAS, "edge/aliases": {"example.com": {"status": 525, "location": "", "error": ""}},
+    },
     "page_opens_ws": {"edge/page/insecure": ['"ws://www.example.com/']},
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.kit.ansible_files import tasks
 from tests.kit.playbook import run_playbook
 
 PROJECT = Path(__file__).parents[2]
@@ -57,6 +58,36 @@ def test_what_the_inventory_sets_for_all_hosts_overrides_the_wiring(inventory):
     site.write_text(site.read_text() + "cloudflare_zone_ssl: flexible\nsite_heartbeat_seconds: 7\n")
     assert value(inventory, "cloudflare_zone_ssl") == "flexible"
     assert value(inventory, "app_stack_heartbeat_seconds") == 7
+
+
+def arguments(item):
+    """Yield the mappings in a task, its modules' arguments and defaults among them."""
+    for value in item.values():
+        if isinstance(value, dict):
+            yield value
+            yield from arguments(value)
+
+
+def test_what_names_the_zone_gives_its_id_as_well():
+    """A name alone is ambiguous where two accounts have it."""
+    named = [
+        found for task in tasks() for found in arguments(task.item) if {"zone", "api_token"} <= found.keys()
+    ]
+    assert len(named) > 5
+    assert [found for found in named if "zone_id" not in found] == []
+
+
+def test_the_zones_id_reaches_every_role_that_names_the_zone(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + f"site_zone_id: {'a1' * 16}\n")
+    roles = [
+        line
+        for line in load(WIRING / "roles.yml")
+        if line.endswith("_zone_id") or line == "cloudflare_zone_id"
+    ]
+    assert len(roles) == 4
+    for role in roles:
+        assert value(inventory, role) == "a1" * 16
 
 
 def test_the_zone_is_named_in_one_place_of_the_inventory():
@@ -162,6 +193,55 @@ def test_preflight_refuses_a_websocket_path_that_the_reference_backend_does_not_
     message = " ".join(refused.stdout.split())
     assert "site_websocket_path is '/live/'" in message
     assert "set app_stack_image" in message
+
+
+def test_certificate_nginx_records_and_probes_have_the_aliases(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + "site_aliases: [example.com]\n")
+    roles = ("origin_certificate", "nginx", "cloudflare_zone", "site_check")
+    assert value(inventory, f"[{', '.join(f'{role}_aliases' for role in roles)}]") == [["example.com"]] * 4
+    assert value(inventory, "nginx_server_names + nginx_allowed_origins") == [
+        "www.example.com",
+        "https://www.example.com",
+    ]
+    assert preflight(inventory).returncode == 0
+
+
+# An alias and what the sentence about it has to say.
+ALIASES = {
+    "b\u00fccher.example.com": "in Unicode; use its ASCII form, 'xn--bcher-kva.example.com'",
+    "Stra\u00dfe.example.com": "in Unicode; use its ASCII form, 'xn--strae-oqa.example.com'",
+    "*.example.com": "a wildcard; list the names themselves",
+    "App.example.com": "in upper case; use 'app.example.com'",
+    "app.example.com.": "with a dot at its end; use 'app.example.com'",
+    "app example.com": "not a host name; use one such as www.example.com",
+    "https://app.example.com": "not a host name",
+    "www.example.org": "not in the zone example.com",
+    "notexample.com": "not in the zone example.com",
+    "www.example.com": "site_domain itself; leave it out",
+    "7": "not a host name",
+}
+
+
+def test_preflight_explains_each_alias_that_can_not_work(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    named = [*ALIASES, "example.com", "example.com"]
+    site.write_text(site.read_text() + f"site_aliases: {json.dumps(named)}\n")
+    refused = preflight(inventory)
+    assert refused.returncode == 2
+    message = " ".join(refused.stdout.split())
+    for name, words in ALIASES.items():
+        assert f"has '{name}', which is {words}" in message
+    # The output has the message twice.
+    assert message.count("has 'example.com', which is there twice; leave one out") == 2
+
+
+def test_preflight_refuses_aliases_as_text(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text() + "site_aliases: example.com\n")
+    refused = preflight(inventory)
+    assert refused.returncode == 2
+    assert "site_aliases is 'example.com'; use a list of host names" in " ".join(refused.stdout.split())
 
 
 def test_operations_use_the_stack_s_directory(inventory):

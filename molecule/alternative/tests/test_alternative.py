@@ -34,8 +34,9 @@ def test_there_are_no_rules():
     assert [rule for ruleset in STATE["rulesets"] for rule in ruleset["rules"]] == []
 
 
-def test_another_host_of_the_zone_points_to_the_origin():
-    found = [
-        (record["type"], record["content"]) for record in STATE["dns"] if record["name"].startswith("www.")
+def test_another_host_of_the_zone_and_the_zone_as_its_alias_point_to_the_origin():
+    found = [(record["name"], record["type"], record["content"]) for record in STATE["dns"]]
+    assert sorted(found) == [
+        ("screen-flow.localhost", "AAAA", "2001:db8::7"),
+        ("www.screen-flow.localhost", "AAAA", "2001:db8::7"),
     ]
-    assert found == [("AAAA", "2001:db8::7")]

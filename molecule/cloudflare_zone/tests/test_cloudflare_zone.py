@@ -32,17 +32,21 @@ def control(path, method="GET", body=None):
 
 ADDRESSES = ["192.0.2.1", "2001:db8::1"]
 # This scenario has no server, so no certificate.
-ALONE = {"cloudflare_zone_origin_addresses": ADDRESSES, "cloudflare_zone_ssl": "full"}
+ALONE = {
+    "cloudflare_zone_origin_addresses": ADDRESSES,
+    "cloudflare_zone_ssl": "full",
+    "cloudflare_zone_aliases": [],
+}
 NAME = "screen-flow.localhost"
-PERMISSIONS = [
-    "Zone Read",
-    *(
-        f"{name} Write"
-        for name in ("Zone Settings", "SSL and Certificates", "DNS", "Cache Rules", "Config Rules")
-    ),
-    "Response Compression Write",
-    "Analytics Read",
-]
+WRITABLE = (
+    "Zone Settings",
+    "SSL and Certificates",
+    "DNS",
+    "Cache Rules",
+    "Config Rules",
+    "Response Compression",
+)
+PERMISSIONS = ["Zone Read", *(f"{name} Write" for name in WRITABLE), "Analytics Read"]
 
 
 def run(*command, **variables):
@@ -154,9 +158,38 @@ def test_a_run_without_changes_writes_nothing_and_reads_each_resource_once():
     assert run.returncode == 0, run.stdout
     assert "changed=0" in run.stdout
     assert writes() == []
-    # The zone, eight settings, three phases, the name's records, Argo.
+    # The zone, eight settings, three phases, the name's records.
     paths = [entry["path"] for entry in control("journal")]
-    assert len(paths) == len(set(paths)) == 14
+    assert len(paths) == len(set(paths)) == 13
+
+
+def test_other_sites_of_the_zone_are_named_and_can_be_left_alone():
+    """Check mode names them, the scope host changes the site's name alone, the zone's scope all of them."""
+    before = {"ssl": "flexible", "rocket_loader": "on", "min_tls_version": "1.3"}
+    control("settings", "PATCH", before)
+    shop = f"shop.{NAME}"
+    edit("POST", "/dns_records", {"type": "A", "name": shop, "content": "203.0.113.8", "proxied": True})
+    try:
+        preview = converge("--check")
+        output = " ".join((preview.stdout + preview.stderr).split())
+        assert (
+            f"rocket_loader, ssl. Their change affects other proxied host names as well: {shop}. " in output
+        )
+        limited = converge(cloudflare_zone_scope="host")
+        assert limited.returncode == 0, limited.stdout
+        assert settings() == WANTED | before
+        assert "other proxied host names" not in limited.stdout + limited.stderr
+        ours = [rule["action_parameters"] for rule in rules("http_config_settings")]
+        assert ours[:2] == [{"rocket_loader": False}, {"ssl": "full"}]
+        assert run("scripts/drift", cloudflare_zone_scope="host").returncode == 0
+        converge()
+        assert settings() == WANTED | {"min_tls_version": "1.3"}
+        assert [rule["ref"] for rule in rules("http_config_settings")] == ["screen_flow_websocket_config"]
+    finally:
+        [record] = [record for record in control("state")["dns"] if record["name"] == shop]
+        edit("DELETE", f"/dns_records/{record['id']}")
+        control("settings", "PATCH", {"min_tls_version": "1.2"})
+        converge()
 
 
 def test_rules_of_others_stay_unchanged_when_ours_are_removed_and_added():
@@ -186,8 +219,7 @@ def test_drift_prints_nothing_without_drift_and_each_finding_with_it():
     quiet = run("scripts/drift")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     control("settings", "PATCH", {"rocket_loader": "on"})
-    foreign = {"type": "A", "name": NAME, "content": "203.0.113.9"}
-    edit("POST", "/dns_records", foreign)
+    edit("POST", "/dns_records", {"type": "A", "name": NAME, "content": "203.0.113.9"})
     [rule] = rules(CACHE)
     ruleset_id = ruleset(CACHE)["id"]
     edit("DELETE", f"/rulesets/{ruleset_id}/rules/{rule['id']}")
@@ -221,10 +253,7 @@ def test_the_drift_playbook_exits_with_2_and_writes_its_findings_as_json(tmp_pat
         [one] = result["findings"]
         assert (one["resource"], one["what"], one["found"], one["wanted"], one["who"]) == (
             "setting rocket_loader",
-            "was changed by hand",
-            "on",
-            "off",
-            "operator",
+            *("was changed by hand", "on", "off", "operator"),
         )
         assert "playbooks/edge.yml" in one["fix"]
     finally:
@@ -266,11 +295,7 @@ def test_a_snapshot_restores_what_the_role_changed(tmp_path):
     "fault",
     [
         {"status": 503, "headers": {"retry-after-ms": "1"}, "times": 9},
-        {
-            "status": 200,
-            "body": "<html><title>Sign in</title></html>",
-            "headers": {"content-type": "text/html"},
-        },
+        {"status": 200, "body": "<html>Sign in</html>", "headers": {"content-type": "text/html"}},
         {"status": 200, "body": {"success": False, "errors": [{"code": 1, "message": "no"}], "messages": []}},
         {"cut": True, "times": 9},
         {"status": 503, "headers": {"retry-after-ms": "1"}, "applied": True, "times": 9},
@@ -282,8 +307,7 @@ def test_a_partial_failure_leaves_a_working_zone_that_the_next_run_completes(fau
     control("faults", "PUT", [{"path": "/settings/websockets", "method": "PATCH", **fault}])
     try:
         assert converge().returncode == 2
-        assert settings()["rocket_loader"] == "off"
-        assert settings()["ssl"] == "full"
+        assert (settings()["rocket_loader"], settings()["ssl"]) == ("off", "full")
     finally:
         control("faults", "PUT", [])
         finished = converge()
@@ -322,14 +346,9 @@ def test_the_traffic_of_the_last_day_is_printed_and_drawn(tmp_path):
     end = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
     begins = [end - dt.timedelta(hours=back) for back in range(24, 0, -1)]
     seen = {0: 30, 12: 60, 23: 15}
+    times = {hour: (begins[hour] + dt.timedelta(minutes=20)).isoformat() for hour in seen}
     traffic = [
-        {
-            "time": (begins[hour] + dt.timedelta(minutes=20)).isoformat(),
-            "status": 101,
-            "count": count,
-            "host": NAME,
-        }
-        for hour, count in seen.items()
+        {"time": times[hour], "status": 101, "count": count, "host": NAME} for hour, count in seen.items()
     ]
     control("traffic", "PUT", [*traffic, {**traffic[0], "status": 403}, {**traffic[0], "host": "a.example"}])
     chart = tmp_path / "upgrades.png"

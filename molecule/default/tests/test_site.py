@@ -4,20 +4,27 @@ import json
 import os
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.kit.playbook import changed, run_playbook, words
 from tests.kit.site import BATCHES, CV, SiteClient
-from tests.kit.testbed import SITE
+from tests.kit.testbed import ALIAS, SITE
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
 
 
 @pytest.fixture
-def ada():
+def tls():
+    """Return a context that trusts the emulated edge."""
+    return ssl.create_default_context(cafile=Path(os.environ["TESTBED_STATE_DIR"]) / "edge-ca.pem")
+
+
+@pytest.fixture
+def ada(tls):
     """Ada's session, through the emulated edge."""
-    tls = ssl.create_default_context(cafile=Path(os.environ["TESTBED_STATE_DIR"]) / "edge-ca.pem")
     return SiteClient.sign_in(SITE, tls, "ada")
 
 
@@ -56,6 +63,12 @@ def test_the_page_is_served(ada):
         page = http.get("/")
     assert page.status_code == 200
     assert "<script" in page.text
+
+
+def test_an_alias_redirects_to_the_site_with_path_query_and_method(tls):
+    with httpx.Client(verify=tls) as http:
+        answer = http.put(f"https://{ALIAS}:{urlsplit(SITE).port}//a%20b/?x=1&y=%2F", content=b"body")
+    assert (answer.status_code, answer.headers["location"]) == (308, f"{SITE}//a%20b/?x=1&y=%2F")
 
 
 def test_redis_shows_events_as_in_the_guide(host):

@@ -7,7 +7,7 @@ from cryptography import x509
 
 from tests.kit.certificates import origin_ca_order, private_pem, rsa_key, self_signed
 from tests.kit.playbook import changed, run_playbook, words
-from tests.kit.testbed import NAME
+from tests.kit.testbed import ALIAS, NAME
 
 CERTIFICATE = "/etc/ssl/certs/screen-flow-origin.pem"
 KEY = "/etc/ssl/private/screen-flow-origin.key"
@@ -28,7 +28,7 @@ def trusted_pair(host, control, token):
     response = httpx.post(
         f"{control.api}/certificates",
         headers={"Authorization": f"Bearer {token}"},
-        json=origin_ca_order(NAME, key, hostnames=[NAME]),
+        json=origin_ca_order(NAME, key, hostnames=[NAME, ALIAS]),
     ).raise_for_status()
     authority = httpx.get(control.api.replace("/client/v4", "/_emulator/origin-ca.pem")).raise_for_status()
     host.run_expect([0], "echo %s > /root/authority.pem", authority.text)
@@ -55,9 +55,11 @@ def test_an_unchanged_run_writes_nothing_and_requests_each_resource_once(control
     # The server has a valid certificate, so none is requested.
     assert "certificates" not in paths
     # Two modules look up the zone's id; there are three rule phases, and the switch of origin pulls.
-    # The other eleven: eight settings, the name's records, Argo, the edge's certificates.
+    # The records of the site's two names.
+    assert paths.pop("dns_records") == 2
+    # The other ten: eight settings, Argo, the edge's certificates.
     assert (paths.pop("zones"), paths.pop("entrypoint"), paths.pop("settings")) == (2, 3, 1)
-    assert (set(paths.values()), len(paths)) == ({1}, 11)
+    assert (set(paths.values()), len(paths)) == ({1}, 10)
 
 
 def test_renews_before_expiry_and_presents_the_new_certificate(edge, control, converge, presented):
@@ -78,6 +80,21 @@ def test_a_lost_response_does_not_sign_twice(host, control, converge, presented)
     assert "response with the certificate was lost" in words(run.stdout + run.stderr)
     assert control.writes().count(("POST", "/certificates")) == 1
     assert signed(control) == [*before, presented()]
+
+
+def names(certificate):
+    """Return the host names in a certificate."""
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return extension.value.get_values_for_type(x509.DNSName)
+
+
+def test_an_added_alias_replaces_the_certificate(edge, control, converge, presented):
+    before = signed(control)
+    added = f"app.{NAME}"
+    with edge.no_failed_request():
+        converge(site_aliases=[ALIAS, added])
+    assert signed(control) == [*before, presented()]
+    assert sorted(names(presented())) == [added, NAME, ALIAS]
 
 
 def test_replaces_key_and_certificate_and_revokes_the_old_one(edge, host, control, presented):
@@ -152,7 +169,7 @@ def test_a_provided_certificate_for_another_name_is_reported_and_changes_nothing
         origin_certificate_provided_key=key,
     )
     assert run.returncode != 0
-    assert f"is for DNS:other.example.com; use one that covers {NAME}" in words(run.stdout)
+    assert f"is for DNS:other.example.com; use one that covers {NAME} and {ALIAS}" in words(run.stdout)
     assert "PRIVATE KEY" not in run.stdout
     assert key.splitlines()[1] not in run.stdout
     assert presented() == before

@@ -147,6 +147,7 @@ def test_the_inventory_is_filled_in(address, control):
     bundle = "/etc/ssl/certs/company.pem" if os.environ.get("BUILD_CA_BUNDLE") else ""
     emulation = {
         "site_cloudflare_api_base_url": control.api,
+        "site_edge_private": True,
         "site_edge_address": "127.0.0.1",
         "site_edge_port": int(os.environ["TESTBED_PORT_HTTPS"]),
         "site_edge_ca_file": "/home/operator/edge-ca.pem",

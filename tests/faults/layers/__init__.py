@@ -11,12 +11,13 @@ from tests.faults.layers import (
     page,
     redis,
     server,
+    sign_in,
     worker,
 )
 
 FAULTS = [
     dataclasses.replace(fault, layer=layer.__name__.rpartition(".")[2])
-    for layer in (server, redis, worker, api, origin_certificate, nginx, origin_firewall, edge, page)
+    for layer in (server, redis, worker, api, sign_in, origin_certificate, nginx, origin_firewall, edge, page)
     for fault in layer.FAULTS
 ]
 

@@ -1,4 +1,4 @@
-from tests.faults.kit import KEY, PEM, RELOAD, SAVED, Fault, restore_nginx, shell
+from tests.faults.kit import ALIAS, KEY, PEM, RELOAD, SAVED, Fault, restore_nginx, shell
 
 AUTHORITY = f"{SAVED}/authority"
 
@@ -11,12 +11,13 @@ def certificate(arguments, name=None, self_signed=False):
 
     def run(site):
         host = name or site.host
+        names = f"DNS:{host}" if name else f"DNS:{host},DNS:{ALIAS}"
         issuer = ""
         if not self_signed:
             issuer = f"-CA {AUTHORITY}.pem -CAkey {AUTHORITY}.key"
             site.sh(f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {AUTHORITY}.key -out {AUTHORITY}.pem "
                     f"-subj /CN=Authority 2>/dev/null")  # fmt: skip
-        site.sh(f"openssl req -x509 -key {KEY} -subj /CN={host} -addext subjectAltName=DNS:{host} "
+        site.sh(f"openssl req -x509 -key {KEY} -subj /CN={host} -addext subjectAltName={names} "
                 f"{issuer} {arguments} -out {PEM} 2>/dev/null && {RELOAD}")  # fmt: skip
 
     return run

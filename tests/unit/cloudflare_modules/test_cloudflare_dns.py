@@ -60,12 +60,29 @@ def test_the_name_gets_its_records_and_others_are_kept(run, cloudflare, existing
     assert cloudflare.methods() == ["GET", "GET"]
 
 
+def test_each_name_gets_its_own_records(run, cloudflare):
+    apex = {"name": "example.com", "records": SITE_DNS[0]["records"]}
+    cloudflare.zone.dns.put(OTHERS)
+    result = run(settings=None, dns=[*SITE_DNS, apex])
+    assert [change["resource"] for change in result["changes"]] == [
+        "DNS of www.example.com",
+        "DNS of example.com",
+    ]
+    assert records(cloudflare) == WANTED
+    assert records(cloudflare, "example.com") == [
+        *WANTED[:2],
+        ("MX", "mail.example.com", False),
+    ]
+    assert [one["name"] for one in result["before"]["dns"]] == ["www.example.com", "example.com"]
+    assert not run(settings=None, dns=result["after"]["dns"])["changed"]
+
+
 def test_a_record_keeps_its_id_and_comment_when_its_address_changes(run, cloudflare):
     cloudflare.zone.dns.put(
         [{"type": "A", "name": "www.example.com", "content": "198.51.100.7", "comment": "Ours"}]
     )
     before = cloudflare.zone.dns.all[0]
-    run(settings=None, dns={"name": "www.example.com", "records": SITE_DNS["records"][:1]})
+    run(settings=None, dns=[{"name": "www.example.com", "records": SITE_DNS[0]["records"][:1]}])
     after = cloudflare.zone.dns.all[0]
     assert (after["id"], after["comment"], after["content"]) == (before["id"], "Ours", "192.0.2.1")
 
@@ -84,17 +101,20 @@ def test_a_record_removed_by_another_client_meanwhile(run, cloudflare):
     ("dns", "words"),
     [
         (
-            {"name": "www.example.com", "records": [{"type": "A", "content": "2001:db8::1"}]},
+            [{"name": "www.example.com", "records": [{"type": "A", "content": "2001:db8::1"}]}],
             "A takes an IPv4",
         ),
-        ({"name": "www.example.org", "records": []}, "use a name in the zone example.com"),
+        ([*SITE_DNS, {"name": "www.example.org", "records": []}], "use a name in the zone example.com"),
         (
-            {
-                "name": "www.example.com",
-                "records": [{"type": "CNAME", "content": "a.b"}, *SITE_DNS["records"]],
-            },
+            [
+                {
+                    "name": "www.example.com",
+                    "records": [{"type": "CNAME", "content": "a.b"}, *SITE_DNS[0]["records"]],
+                }
+            ],
             "must be the only one",
         ),
+        (SITE_DNS * 2, "dns has www.example.com twice"),
     ],
 )
 def test_invalid_records_are_refused_before_any_request(refuses, cloudflare, dns, words):

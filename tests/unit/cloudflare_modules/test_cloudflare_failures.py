@@ -91,10 +91,43 @@ def test_an_unknown_zone_id(refuses):
     refuses("correct zone_id", "7003", zone=None, zone_id="0" * 32)
 
 
+def in_two_accounts(cloudflare):
+    """Answer a search for the zone's name with another account's zone as well."""
+    shop = {"id": "a" * 32, "name": "Shop Ltd"}
+    other = {"id": "b" * 32, "name": "example.com", "status": "active", "account": shop}
+    cloudflare.succeed("/zones$", [cloudflare.zone.describe(), other])
+
+
 def test_a_zone_of_two_accounts(refuses, cloudflare):
-    zones = [{"id": digit * 32, "name": "example.com", "status": "active"} for digit in "ab"]
-    cloudflare.succeed("/zones$", zones)
-    refuses("exists in 2 accounts", "set zone_id", "a" * 32)
+    in_two_accounts(cloudflare)
+    own = f"{cloudflare.zone.id} (account Emulated account, "
+    other = f"{'b' * 32} (account Shop Ltd, {'a' * 32})"
+    refuses(
+        "Zone example.com exists in 2 accounts", "set zone_id (site_zone_id in the inventory)", own, other
+    )
+
+
+def test_a_zone_of_two_accounts_is_found_by_its_id(run, cloudflare):
+    in_two_accounts(cloudflare)
+    assert run(zone_id=cloudflare.zone.id)["after"]["settings"]["ssl"] == "full"
+    assert cloudflare.zone.value("ssl") == "full"
+
+
+def test_an_id_of_another_zone(refuses, cloudflare):
+    words = [
+        f"zone_id is {cloudflare.zone.id}, which is the zone example.com (account",
+        "but zone is www.org",
+    ]
+    refuses(*words, "correct one of them", zone="www.org", zone_id=cloudflare.zone.id)
+
+
+def test_an_id_of_no_zone_beside_a_name(refuses):
+    refuses("correct zone_id", zone_id="0" * 32)
+
+
+@pytest.mark.parametrize("zone", ["example.com", None])
+def test_an_empty_id_is_none(run, zone):
+    assert run(zone=zone, zone_id="").get("failed", False) is (zone is None)
 
 
 def test_a_zone_that_is_not_active_is_a_warning(run, cloudflare):

@@ -1,15 +1,19 @@
 """Role cloudflare_zone in a real playbook: its diff, its waits, its validation, and never the token."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from emulator.dns import record_for
+from emulator.faults import Fault
 from tests.kit.cloudflare import TOKEN
 
 ROOT = Path(__file__).parents[3]
@@ -78,6 +82,51 @@ def test_the_role_shows_the_diff_and_not_the_token(play, cloudflare):
     assert second.lines.count("TASK [") == 3
 
 
+def test_what_affects_other_sites_is_named_and_not_weakened(play, cloudflare):
+    cloudflare.zone.put_plan("pro")
+    cloudflare.zone.change_argo("on")
+    cloudflare.zone.put_settings({"min_tls_version": "1.3"})
+    cloudflare.zone.dns.put([record_for("shop.example.com", "192.0.2.1")])
+    run = play()
+    assert run.rc == 0, run.lines
+    assert "[WARNING]: These settings apply to the whole zone example.com: " in run.text
+    assert (
+        "affects other proxied host names as well: shop.example.com. cloudflare_zone_scope host" in run.text
+    )
+    assert cloudflare.zone.value("min_tls_version") == "1.3"
+    assert cloudflare.zone.argo()["result"]["value"] == "on"
+    assert not [entry for entry in cloudflare.api.journal if "/argo/" in entry["path"]]
+    refused = play(cloudflare_zone_min_tls_version="1.2")
+    assert refused.rc == 2
+    assert "the zone requires 1.3" in refused.text
+
+
+def test_the_scope_host_leaves_the_zone_to_other_sites(play, cloudflare):
+    before = dict(cloudflare.zone.store.data["settings"])
+    run = play(cloudflare_zone_scope="host", cloudflare_zone_settings={"http3": True})
+    assert run.rc == 0, run.lines
+    assert sorted(name for name, _ in cloudflare.settings_written()) == ["http3", "websockets"]
+    assert cloudflare.zone.value("ssl") == before["ssl"]["value"] == "flexible"
+    ours = {rule["ref"]: rule["expression"] for rule in cloudflare.rules("http_config_settings")}
+    assert ours["screen_flow_host_ssl"] == 'http.host in {"example.com"}'
+    assert "changed=0" in play(cloudflare_zone_scope="host", cloudflare_zone_settings={"http3": True}).text
+    back = play()
+    assert back.rc == 0, back.lines
+    assert cloudflare.zone.value("ssl") == "full"
+    assert [rule["ref"] for rule in cloudflare.rules("http_config_settings")] == [
+        "screen_flow_websocket_config"
+    ]
+
+
+def test_drift_shows_a_tls_version_that_a_run_would_refuse(play, cloudflare):
+    assert play(cloudflare_zone_min_tls_version="1.2").rc == 0
+    cloudflare.zone.put_settings({"min_tls_version": "1.3"})
+    drift = play(entry="drift", cloudflare_zone_min_tls_version="1.2")
+    assert drift.rc == 2
+    assert "setting min_tls_version was changed by hand operator" in drift.text
+    assert play(entry="drift").rc == 0
+
+
 def test_a_wait_is_shown_while_it_lasts(play, cloudflare):
     """The line has to appear before the module's own output."""
     cloudflare.fail("/settings/ssl$", 429, headers={"retry-after": "2"}, method="PATCH", times=1)
@@ -85,6 +134,60 @@ def test_a_wait_is_shown_while_it_lasts(play, cloudflare):
     assert run.rc == 0
     shown = run.lines.index("zone: Cloudflare's rate limit is reached: waiting 2 s")
     assert shown < run.lines.index("changed: [zone]")
+
+
+@contextlib.contextmanager
+def watched(home):
+    """Yield the names of the files below `home` that held the token at any time until the block ends."""
+    (home / "seen by the watcher").write_text(TOKEN)
+    ended, holding = threading.Event(), set()
+
+    def watch():
+        while not ended.wait(0.005):
+            for file in home.rglob("*"):
+                with contextlib.suppress(OSError):
+                    if TOKEN.encode() in file.read_bytes():
+                        holding.add(file.name)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield holding
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def test_no_file_holds_the_token_while_a_module_runs(play, cloudflare, tmp_path):
+    """Without pipelining, a module lies with its arguments in ~/.ansible/tmp until it ends."""
+    home = tmp_path / "home"
+    home.mkdir()
+    cloudflare.api.faults.append(Fault(path="/settings/ssl$", delay=1))
+    with watched(home) as holding:
+        # Ansible takes the home of the modules' user from the system, that of its own from HOME.
+        run = play(environment={"HOME": str(home), "ANSIBLE_REMOTE_TEMP": str(home / "modules")})
+    assert run.rc == 0, run.lines
+    assert holding == {"seen by the watcher"}
+
+
+def test_no_file_on_the_disk_holds_what_copy_sends(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    copy = {"content": TOKEN, "dest": str(tmp_path / "sent"), "mode": "0600"}
+    copies = {"name": "Write a secret", "ansible.builtin.copy": copy, "no_log": True}
+    play = {"name": "Copy", "hosts": "localhost", "gather_facts": False, "tasks": [copies]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    with watched(home) as holding:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", tmp_path / "play.yml"],
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "sent").read_text() == TOKEN
+    assert holding == {"seen by the watcher"}
 
 
 def test_the_role_fails_with_the_message_and_without_the_token(play, cloudflare):

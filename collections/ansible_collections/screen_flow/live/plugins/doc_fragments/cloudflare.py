@@ -10,7 +10,10 @@ options:
     description: Name of the zone, in lower case. Either O(zone) or O(zone_id) is required.
     type: str
   zone_id:
-    description: Id of the zone, 32 hexadecimal digits. It saves the request that searches for the name.
+    description:
+      - Id of the zone, 32 hexadecimal digits. Needed where the name exists in several accounts; without
+        O(zone), it saves the request that searches for the name.
+      - With O(zone), the task fails where the zone has another name.
     type: str
   api_token:
     description:

@@ -22,6 +22,7 @@ options:
       - Booleans become V(on) and V(off), and numbers become strings where Cloudflare has strings
         (C(min_tls_version) V(1.2)). Of a setting that is a mapping, keys that are not named keep their
         values.
+      - C(min_tls_version) can also be V(>=1.2), which keeps a higher version.
     type: dict
   rules:
     description:
@@ -64,10 +65,11 @@ options:
         default: true
   dns:
     description:
-      - The A, AAAA and CNAME records of one name. Other records of these types are removed from that name.
-        Records of other types and of other names are left alone.
+      - The A, AAAA and CNAME records of each name. Other records of these types are removed from it. Records
+        of other types and of other names are left alone.
       - A record whose type changes is replaced in one transaction.
-    type: dict
+    type: list
+    elements: dict
     suboptions:
       name:
         description: Fully qualified name, in lower case.
@@ -96,6 +98,30 @@ options:
             description: Time to live in seconds of a record that is not proxied. V(1) is automatic.
             type: int
             default: 1
+  hosts:
+    description:
+      - The site's host names, in lower case. Other proxied host names of the zone are reported before the
+        first write that affects them; see RV(affected_hosts).
+      - Where they are given, the configuration rules of O(scope) are managed.
+    type: list
+    elements: str
+    default: []
+  scope:
+    description:
+      - V(zone) sets all of O(settings) for the whole zone.
+      - V(host) sets C(ssl) and C(rocket_loader) for O(hosts) only, by configuration rules in front of the
+        zone's other ones, and leaves these settings of the zone alone. Cloudflare has no such rule for the
+        other settings.
+      - A change from V(host) to V(zone) removes the rules after the settings are written.
+    type: str
+    choices: [zone, host]
+    default: zone
+  lower_min_tls_version:
+    description:
+      - Whether C(min_tls_version) may be lowered, for all hosts of the zone. Otherwise a lower value than the
+        zone's fails the task while the zone is unchanged.
+    type: bool
+    default: false
   argo:
     description: Whether Argo Smart Routing is on. Cloudflare charges for it by traffic.
     type: bool
@@ -144,9 +170,9 @@ EXAMPLES = r"""
     zone_id: 023e105f4ecef8ad9ca31a8372d0c353
     api_token: "{{ vault_cloudflare_token }}"
     dns:
-      name: www.example.com
-      records:
-        - {type: A, content: 192.0.2.1}
+      - name: www.example.com
+        records:
+          - {type: A, content: 192.0.2.1}
   delegate_to: localhost
   check_mode: true
   diff: true
@@ -197,6 +223,14 @@ unavailable:
   elements: dict
   returned: when everything could be read
   sample: [{resource: setting polish, wanted: lossy, found: "off", reason: it is locked for this zone}]
+affected_hosts:
+  description:
+    - Proxied host names of the zone other than O(hosts). They are affected, because a setting of the zone or
+      Argo changes.
+  type: list
+  elements: str
+  returned: when such a setting changes or would change, and the token may read DNS records
+  sample: [shop.example.com]
 calls:
   description: Number of requests, retries not counted.
   type: int
@@ -207,11 +241,12 @@ calls:
 from typing import Any
 
 from ..module_utils.cloudflare import dns, settings
-from ..module_utils.cloudflare.client import CloudflareApi, CloudflareFailure, Reason, Zone
+from ..module_utils.cloudflare.client import CloudflareApi, CloudflareFailure, Reason, Zone, invalid_input
 from ..module_utils.cloudflare.module import create_module, find_zone, open_api
 from ..module_utils.cloudflare.resource import ResourceType
 from ..module_utils.cloudflare.rules import PHASES, Rules, validate_rules
 from ..module_utils.cloudflare.run import Run
+from ..module_utils.cloudflare.scope import split_by_scope
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "settings": {"type": "dict"},
@@ -231,7 +266,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "required_if": [("state", "present", ("action", "action_parameters", "expression"))],
     },
     "dns": {
-        "type": "dict",
+        "type": "list",
+        "elements": "dict",
         "options": {
             "name": {"type": "str", "required": True},
             "records": {
@@ -247,6 +283,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
             },
         },
     },
+    "hosts": {"type": "list", "elements": "str", "default": []},
+    "scope": {"type": "str", "choices": ["zone", "host"], "default": "zone"},
+    "lower_min_tls_version": {"type": "bool", "default": False},
     "argo": {"type": "bool"},
     "unavailable": {"type": "str", "choices": ["fail", "tolerate"], "default": "fail"},
 }
@@ -255,9 +294,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def validate(inputs: dict[str, Any]) -> None:
     """Raise CloudflareFailure for arguments that are not valid, before any request."""
     settings.validate_settings(inputs["settings"] or {})
+    if inputs["scope"] == "host" and not inputs["hosts"]:
+        raise invalid_input("scope is host, but hosts is empty: name the site's host names.")
     validate_rules(inputs["rules"] or [])
-    if inputs["dns"]:
-        dns.validate_dns(inputs["dns"], inputs["zone"] or "")
+    dns.validate_dns(inputs["dns"] or [], inputs["zone"] or "")
+
+
+def scoped(inputs: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the settings of the zone, and all rules: the scope's, unless named as such, then the others."""
+    zone_settings, rules = split_by_scope(inputs["settings"] or {}, inputs["hosts"], inputs["scope"])
+    named = inputs["rules"] or []
+    refs = {rule["ref"] for rule in named}
+    return zone_settings, [*(rule for rule in rules if rule["ref"] not in refs), *named]
 
 
 def resource_types(api: CloudflareApi, zone: Zone, inputs: dict[str, Any]) -> list[ResourceType]:
@@ -267,10 +315,11 @@ def resource_types(api: CloudflareApi, zone: Zone, inputs: dict[str, Any]) -> li
     when the site is ready for them.
     """
     managed: list[ResourceType] = []
-    if inputs["rules"]:
-        managed.append(Rules(api, zone, inputs["rules"]))
-    if inputs["settings"]:
-        managed.append(settings.Settings(api, zone, inputs["settings"]))
+    zone_settings, rules = scoped(inputs)
+    if rules:
+        managed.append(Rules(api, zone, rules))
+    if zone_settings:
+        managed.append(settings.Settings(api, zone, zone_settings, inputs["lower_min_tls_version"]))
     if inputs["dns"]:
         managed.append(dns.Dns(api, zone, inputs["dns"]))
     if inputs["argo"] is not None:
@@ -280,8 +329,9 @@ def resource_types(api: CloudflareApi, zone: Zone, inputs: dict[str, Any]) -> li
 
 def needed_permissions(inputs: dict[str, Any]) -> list[str]:
     """Return the permissions that the managed resources need, in addition to Zone Read."""
-    needed = [PHASES[rule["phase"]] for rule in inputs["rules"] or []]
-    if inputs["settings"] or inputs["argo"] is not None:
+    zone_settings, rules = scoped(inputs)
+    needed = [PHASES[rule["phase"]] for rule in rules]
+    if zone_settings or inputs["argo"] is not None:
         needed.append(settings.PERMISSION)
     if inputs["dns"]:
         needed.append(dns.PERMISSION)
@@ -304,7 +354,9 @@ def main() -> None:
             # The other permissions can't be checked without the zone.
             names = ", ".join(["Zone Read", *needed_permissions(inputs)])
             raise failure.with_message(f"{failure} In total the token needs: {names}.") from failure
-        run = Run(api, zone, resource_types(api, zone, inputs), inputs["unavailable"] == "tolerate")
+        run = Run(
+            api, zone, resource_types(api, zone, inputs), inputs["unavailable"] == "tolerate", inputs["hosts"]
+        )
         if zone.status != "active":
             module.warn(f"Zone {zone.name} is {zone.status}: Cloudflare serves it once it is active.")
         try:

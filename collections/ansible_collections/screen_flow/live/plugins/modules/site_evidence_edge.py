@@ -20,6 +20,11 @@ options:
     description: The site's public URL.
     type: str
     required: true
+  aliases:
+    description: Further host names, which redirect to the site.
+    type: list
+    elements: str
+    default: []
   websocket_path:
     description: Path under which sockets are served, with a slash at both ends.
     type: str
@@ -43,6 +48,10 @@ options:
     description: URL of Cloudflare's API.
     type: str
     default: https://api.cloudflare.com/client/v4
+  zone_id:
+    description: Id of the zone, for a name that exists in several accounts.
+    type: str
+    default: ""
   zone:
     description: The zone's name.
     type: str
@@ -94,6 +103,11 @@ evidence:
         V(sockets) and V(reconnects), the V(insecure) URLs that start with ws://, whether V(rocket_loader)
         rewrote it, the V(date) header and when it was V(asked) for, in Unix seconds.
       type: dict
+    aliases:
+      description: >-
+        By alias, V(status) and V(location) of the response to a GET, or null and an V(error), such as that of
+        an invalid certificate.
+      type: dict
     socket_path:
       description: V(status) and CF-Cache-Status (V(cache)) of a plain GET below the WebSocket path.
       type: dict
@@ -102,10 +116,10 @@ evidence:
         unknown).
       type: dict
     settings:
-      description: Value by setting of the zone.
+      description: Value by setting, those that this project's rules set for the site's host included.
       type: dict
     dns:
-      description: DNS records of the site's name, each with type, name, content and proxied.
+      description: DNS records of the site's name and aliases, each with type, name, content and proxied.
       type: list
     rules:
       description: Rules by phase (cache, config, compression), as Cloudflare returns them.
@@ -128,6 +142,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
+            "aliases": {"type": "list", "elements": "str", "default": []},
             "websocket_path": {"type": "str", "required": True},
             "targets": {"type": "list", "elements": "dict", "required": True, "options": TARGET_SPEC},
             "address": {"type": "str", "default": ""},
@@ -136,6 +151,7 @@ def main() -> None:
             "api_token": {"type": "str", "default": "", "no_log": True},
             "api_base_url": {"type": "str", "default": API_BASE_URL},
             "zone": {"type": "str", "default": ""},
+            "zone_id": {"type": "str", "default": ""},
             "timeout": {"type": "float", "default": 5},
             "deadline": {"type": "float", "default": 6},
         },

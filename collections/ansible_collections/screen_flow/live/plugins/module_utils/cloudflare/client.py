@@ -60,6 +60,7 @@ TIMEOUT_SECONDS = 30.0
 ZONE_NAME = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 )
+ZONE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def account(zone: Mapping[str, Any]) -> str:
+    """Return the account of a zone, as the API shows it, by name and id."""
+    found = zone.get("account")
+    found = found if isinstance(found, dict) else {}
+    return f"account {found.get('name', 'without a name')}, {found.get('id', 'without an id')}"
+
+
 def return_rate_limit(response: httpx.Response) -> None:
     """Stop the SDK from retrying a 429 itself: it would wait silently, and never longer than 60 s."""
     if response.status_code == 429:
@@ -134,7 +142,7 @@ class CloudflareApi:
         """Number of requests, retries not counted."""
         self._may_wait = wait_seconds > 0
         self._wait_left = wait_seconds
-        self._notify = notify
+        self.notify = notify
         self._timeout = timeout or TIMEOUT_SECONDS
         self._client = cloudflare.Cloudflare(
             base_url=base_url,
@@ -213,11 +221,37 @@ class CloudflareApi:
                 Reason.NOT_FOUND,
             )
         if len(zones) > 1:
-            ids = ", ".join(str(zone["id"]) for zone in zones)
+            ids = ", ".join(f"{zone['id']} ({account(zone)})" for zone in zones)
             raise CloudflareFailure(
-                f"Zone {name} exists in {len(zones)} accounts: set zone_id to one of {ids}.", Reason.REJECTED
+                f"Zone {name} exists in {len(zones)} accounts: set zone_id (site_zone_id in the inventory) "
+                f"to one of {ids}.",
+                Reason.REJECTED,
             )
         return Zone(str(zones[0]["id"]), name, str(zones[0].get("status", "active")))
+
+    def open_zone(self, name: str, zone_id: str) -> Zone:
+        """Return the zone of that name, found by its id where one is given; either can be empty.
+
+        An id without a name costs no request.
+        """
+        if not zone_id:
+            return self.find_zone(name)
+        if not ZONE_ID.fullmatch(zone_id):
+            raise invalid_input(
+                f"zone_id is '{zone_id}': use the 32 hexadecimal digits that the zone's overview page shows."
+            )
+        if not name:
+            return Zone(zone_id, zone_id)
+        purpose = f"read zone {zone_id}"
+        zone = self.call(Call("get", f"/zones/{zone_id}", purpose, "Zone Read"))
+        if not isinstance(zone, dict) or not zone.get("name"):
+            raise self.unexpected(purpose)
+        if zone["name"] != name:
+            raise invalid_input(
+                f"zone_id is {zone_id}, which is the zone {zone['name']} ({account(zone)}), but zone is "
+                f"{name}: correct one of them (site_zone_id and site_zone in the inventory)."
+            )
+        return Zone(zone_id, name, str(zone.get("status", "active")))
 
     def _failure(
         self, call: Call, reply: Reply, errors: list[ErrorEntry], reason: Reason
@@ -252,7 +286,7 @@ class CloudflareApi:
             if reply.status != 429 or wait > self._wait_left:
                 return reply
             self._wait_left -= wait
-            self._notify(
+            self.notify(
                 f"Cloudflare's rate limit is reached: waiting {wait} s to {call.purpose}; "
                 f"{self._wait_left:g} s of wait_seconds remain."
             )

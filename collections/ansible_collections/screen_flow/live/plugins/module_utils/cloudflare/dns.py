@@ -1,9 +1,10 @@
-"""The address records of one name: A, AAAA and CNAME. All other records are left alone."""
+"""The address records of names: A, AAAA and CNAME. All other records are left alone."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .client import Call, CloudflareApi, CloudflareFailure, Zone, invalid_input
@@ -17,8 +18,15 @@ ATTEMPTS = 3
 CONFLICT_CODES = {81044, 81053, 81054, 81057, 81058}
 
 
-def validate_dns(dns: Mapping[str, Any], zone: str) -> None:
+def validate_dns(names: Sequence[Mapping[str, Any]], zone: str) -> None:
     """Raise CloudflareFailure for records that are not valid, before any request."""
+    for dns in names:
+        if [one["name"] for one in names].count(dns["name"]) > 1:
+            raise invalid_input(f"dns has {dns['name']} twice: put all records of a name into one entry.")
+        _validate_name(dns, zone)
+
+
+def _validate_name(dns: Mapping[str, Any], zone: str) -> None:
     types = [record["type"] for record in dns["records"]]
     if "CNAME" in types and len(types) > 1:
         raise invalid_input(
@@ -83,55 +91,56 @@ def batch(
 
 
 class Dns:
-    """The A, AAAA and CNAME records of `wanted["name"]`: these and no others."""
+    """The A, AAAA and CNAME records of each name in `wanted`: these and no others."""
 
     key = "dns"
 
-    def __init__(self, api: CloudflareApi, zone: Zone, wanted: Mapping[str, Any]) -> None:
+    def __init__(self, api: CloudflareApi, zone: Zone, wanted: Sequence[Mapping[str, Any]]) -> None:
         self._api = api
         self._path = f"/zones/{zone.id}/dns_records"
-        self._name = str(wanted["name"])
-        self._wanted = sorted_records(wanted["records"])
-        self._found: list[dict[str, Any]] = []
+        self._wanted = {str(one["name"]): sorted_records(one["records"]) for one in wanted}
+        self._found: dict[str, list[dict[str, Any]]] = {}
         self.warnings: list[str] = []
 
     def read(self) -> list[Resource]:
-        """Read the name's records."""
-        self._found = self._fetch()
-        return [Resource(f"DNS of {self._name}", sorted_records(self._found), self._wanted, self._write)]
+        """Read the records of each name."""
+        self._found = {name: self._fetch(name) for name in self._wanted}
+        return [
+            Resource(f"DNS of {name}", sorted_records(self._found[name]), wanted, partial(self._write, name))
+            for name, wanted in self._wanted.items()
+        ]
 
     def permission_probes(self) -> list[Call]:
         """Return an empty batch."""
         purpose = "check the permission to write DNS records"
         return [Call("post", f"{self._path}/batch", purpose, PERMISSION, body={"posts": []})]
 
-    def state(self, values: dict[str, Any]) -> dict[str, Any]:
+    def state(self, values: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the records in the form of the module's argument."""
-        return {"name": self._name, "records": values[f"DNS of {self._name}"]}
+        return [{"name": name, "records": values[f"DNS of {name}"]} for name in self._wanted]
 
-    def _fetch(self) -> list[dict[str, Any]]:
-        purpose = f"read the DNS records of {self._name}"
-        query = {"name.exact": self._name, "per_page": "100"}
+    def _fetch(self, name: str) -> list[dict[str, Any]]:
+        purpose = f"read the DNS records of {name}"
+        query = {"name.exact": name, "per_page": "100"}
         found = self._api.call(Call("get", self._path, purpose, PERMISSION, query))
         if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
             raise self._api.unexpected(purpose)
         return [record for record in found if record.get("type") in TYPES]
 
-    def _write(self) -> list[dict[str, Any]]:
+    def _write(self, name: str) -> list[dict[str, Any]]:
+        wanted = self._wanted[name]
         for attempt in range(1, ATTEMPTS + 1):
-            body = batch(self._name, self._found, self._wanted)
+            body = batch(name, self._found[name], wanted)
             if not body:
-                return self._wanted
-            purpose = f"write the DNS records of {self._name}"
+                return wanted
+            purpose = f"write the DNS records of {name}"
             try:
                 self._api.call(Call("post", f"{self._path}/batch", purpose, PERMISSION, body=body))
             except CloudflareFailure as failure:
                 if attempt == ATTEMPTS or not failure.codes & CONFLICT_CODES:
                     raise
-                self.warnings.append(
-                    f"Another client changed the DNS records of {self._name} during this run."
-                )
-                self._found = self._fetch()
+                self.warnings.append(f"Another client changed the DNS records of {name} during this run.")
+                self._found[name] = self._fetch(name)
             else:
-                return self._wanted
+                return wanted
         raise AssertionError("the last attempt returns or raises")

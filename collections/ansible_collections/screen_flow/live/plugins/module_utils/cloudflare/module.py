@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_requ
 
 from .client import API_BASE_URL, SDK_IMPORT_ERROR, CloudflareApi, Zone, invalid_input
 
-ZONE_ID = re.compile(r"[0-9a-f]{32}")
 # Documented by the fragment cloudflare. The code below requires token and zone, not this specification: a
 # linter that reads a single task does not see what module_defaults adds.
 COMMON_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -34,7 +32,6 @@ def create_module(arguments: dict[str, dict[str, Any]], **rules: Any) -> Ansible
     """
     module = AnsibleModule(
         argument_spec=COMMON_ARGUMENTS | arguments,
-        mutually_exclusive=[("zone", "zone_id")],
         supports_check_mode=True,
         **rules,
     )
@@ -69,16 +66,10 @@ def open_api(module: AnsibleModule) -> CloudflareApi:
 
 def find_zone(module: AnsibleModule, api: CloudflareApi) -> Zone:
     """Return the zone that the common arguments name; raises CloudflareFailure."""
-    name, zone_id = module.params["zone"], module.params["zone_id"]
-    if name is None and zone_id is None:
+    name, zone_id = module.params["zone"] or "", module.params["zone_id"] or ""
+    if not name and not zone_id:
         raise invalid_input("zone and zone_id are both missing: set one of them.")
-    if zone_id is None:
-        return api.find_zone(name)
-    if not ZONE_ID.fullmatch(zone_id):
-        raise invalid_input(
-            f"zone_id is '{zone_id}': use the 32 hexadecimal digits that the zone's overview page shows."
-        )
-    return Zone(zone_id, zone_id)
+    return api.open_zone(name, zone_id)
 
 
 def open_zone(module: AnsibleModule) -> tuple[CloudflareApi, Zone]:

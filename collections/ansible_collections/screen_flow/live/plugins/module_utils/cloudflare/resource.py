@@ -23,9 +23,13 @@ class Resource:
     locked: CloudflareFailure | None = None
     """Why this zone can't have the wanted value."""
     invalid: CloudflareFailure | None = None
-    """Why no zone can have it: Cloudflare has no such resource."""
+    """Why it is never written: Cloudflare has no such resource, or it would weaken other hosts."""
     optional: bool = False
     """Whether a failed write is a warning instead of an error."""
+    zone_wide: bool = False
+    """Whether it affects every host of the zone."""
+    last: bool = False
+    """Whether it is written after all others."""
 
     @property
     def differs(self) -> bool:

@@ -88,6 +88,7 @@ class Rules:
             comparable(find(self._rulesets[phase], ref)),
             self._target(phase, ref),
             lambda: self._write(phase, ref),
+            last=self._wanted[phase, ref].get("last", False),
         )
 
     def _target(self, phase: str, ref: str) -> dict[str, Any] | None:
@@ -129,8 +130,9 @@ class Rules:
             return Call("post", self._path, purpose, permission, query, body)
         path = f"{self._path}/{ruleset['id']}/rules"
         if found is None:
-            # At the end: where several rules match, the last one decides.
-            return Call("post", path, purpose, permission, query, {"ref": ref, **(target or {})})
+            # At the end, unless wanted otherwise: where several rules match, the last one decides.
+            position = {"position": {"index": 1}} if self._wanted[phase, ref].get("first") else {}
+            return Call("post", path, purpose, permission, query, {"ref": ref, **(target or {}), **position})
         path += f"/{found['id']}"
         if target is None:
             return Call("delete", path, purpose, permission, query)

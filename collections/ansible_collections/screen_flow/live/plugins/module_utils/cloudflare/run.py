@@ -7,6 +7,7 @@ from typing import Any
 
 from .client import TOKENS_PAGE, CloudflareApi, CloudflareFailure, Reason, Zone
 from .resource import Resource, ResourceType, make_diff, to_text
+from .scope import affected_hosts
 from .settings import UNAVAILABLE, automatic_mode_warning
 
 
@@ -25,11 +26,20 @@ def missing_permissions(permissions: Sequence[str]) -> CloudflareFailure:
 class Run:
     """One run over a zone: what was found, what was written, and what is returned about it."""
 
-    def __init__(self, api: CloudflareApi, zone: Zone, types: Sequence[ResourceType], tolerant: bool) -> None:
+    def __init__(
+        self,
+        api: CloudflareApi,
+        zone: Zone,
+        types: Sequence[ResourceType],
+        tolerant: bool,
+        hosts: Sequence[str] = (),
+    ) -> None:
         self.api = api
         self.zone = zone
         self.types = types
         self.tolerant = tolerant
+        self.hosts = hosts
+        self.affected: list[str] | None = None
         self.resources: dict[str, list[Resource]] = {}
         self.values: dict[str, Any] = {}
         self.changed: list[Resource] = []
@@ -64,7 +74,8 @@ class Run:
 
     def pending(self) -> list[Resource]:
         """Return the resources that have to be written."""
-        return [resource for resource in self.all() if resource.differs and not resource.locked]
+        pending = [resource for resource in self.all() if resource.differs and not resource.locked]
+        return sorted(pending, key=lambda resource: resource.last)
 
     def record_unavailable(self, resource: Resource, failure: CloudflareFailure) -> None:
         """Record that the zone can't have the wanted value."""
@@ -79,8 +90,14 @@ class Run:
         if self.tolerant:
             self.warnings.append(f"{failure} It stays as it is.")
 
+    def name_affected_hosts(self) -> None:
+        """Name the other hosts that the writes will affect; raises CloudflareFailure."""
+        if changing := [resource for resource in self.pending() if resource.zone_wide]:
+            self.affected = affected_hosts(self.api, self.zone, self.hosts, changing)
+
     def plan(self) -> None:
-        """Record what would be written."""
+        """Record what would be written; raises CloudflareFailure."""
+        self.name_affected_hosts()
         for resource in self.pending():
             self.record_change(resource, resource.wanted)
 
@@ -100,6 +117,7 @@ class Run:
         """Write what differs; raises CloudflareFailure, naming what was and what was not written."""
         pending = self.pending()
         if pending:
+            self.name_affected_hosts()
             self.check_permissions()
         for position, resource in enumerate(pending):
             try:
@@ -153,6 +171,7 @@ class Run:
                 for resource in self.changed
             ],
             "unavailable": self.unavailable,
+            **({} if self.affected is None else {"affected_hosts": self.affected}),
             "diff": [
                 make_diff(
                     f"zone {self.zone.name}, {resource.name}", resource.before, self.values[resource.name]

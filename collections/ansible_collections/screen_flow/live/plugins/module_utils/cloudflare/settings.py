@@ -10,6 +10,8 @@ from .client import Call, CloudflareApi, CloudflareFailure, Reason, Refusal, Zon
 from .resource import Resource, to_text
 
 AUTOMATIC_MODE = "ssl_automatic_mode"
+MIN_TLS = "min_tls_version"
+TLS_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 PERMISSION = "Zone Settings Write"
 LOCKED = Refusal(
     Reason.LOCKED, "it is locked for this zone: the plan does not include it, or Cloudflare manages it."
@@ -53,6 +55,12 @@ def normalize(value: Any, current: Any) -> Any:
     return value
 
 
+def at_least(value: Any, current: Any) -> Any:
+    """Return min_tls_version as Cloudflare has it; ">=1.2" is the current version where that is higher."""
+    wanted = str(value)
+    return max(wanted[2:], str(current)) if wanted.startswith(">=") else wanted
+
+
 def validate_settings(settings: Mapping[Any, Any]) -> None:
     """Raise CloudflareFailure for names that are not valid, and for settings without a value."""
     for name, value in settings.items():
@@ -62,6 +70,11 @@ def validate_settings(settings: Mapping[Any, Any]) -> None:
             )
         if value is None:
             raise invalid_input(f"settings has no value for {name}: set one, or remove the name.")
+        if name == MIN_TLS and str(value).removeprefix(">=") not in TLS_VERSIONS:
+            raise invalid_input(
+                f"settings has '{value}' for {MIN_TLS}: use one of {', '.join(TLS_VERSIONS)}, or '>=1.2' for "
+                "that version or a higher one."
+            )
 
 
 def request_value(api: CloudflareApi, call: Call) -> tuple[Any, bool]:
@@ -77,10 +90,13 @@ class Settings:
 
     key = "settings"
 
-    def __init__(self, api: CloudflareApi, zone: Zone, wanted: Mapping[str, Any]) -> None:
+    def __init__(
+        self, api: CloudflareApi, zone: Zone, wanted: Mapping[str, Any], lower_min_tls: bool = False
+    ) -> None:
         self._api = api
         self._path = f"/zones/{zone.id}/settings/"
         self._wanted = dict(wanted)
+        self._lower_min_tls = lower_min_tls
         self.warnings: list[str] = []
 
     def read(self) -> list[Resource]:
@@ -114,13 +130,28 @@ class Settings:
             else:
                 raise
             return resource
-        wanted = normalize(value, before)
+        wanted = at_least(value, before) if name == MIN_TLS else normalize(value, before)
         purpose = f"set zone setting {name} to {to_text(wanted)}"
         locked = None if editable else CloudflareFailure(f"Can't {purpose}: {LOCKED.text}", LOCKED.reason)
         call = Call(
             "patch", self._path + name, purpose, PERMISSION, body={"value": wanted}, refusals=REFUSALS
         )
-        return Resource(f"setting {name}", before, wanted, lambda: request_value(self._api, call)[0], locked)
+        resource = Resource(
+            f"setting {name}",
+            before,
+            wanted,
+            lambda: request_value(self._api, call)[0],
+            locked,
+            zone_wide=True,
+        )
+        if name == MIN_TLS and not self._lower_min_tls and str(wanted) < str(before):
+            resource.invalid = CloudflareFailure(
+                f"Can't {purpose}: the zone requires {before}, and all its hosts would accept weaker TLS; "
+                f"use {before} or '>={wanted}', or allow it with lower_min_tls_version "
+                "(cloudflare_zone_lower_min_tls_version).",
+                Reason.REJECTED,
+            )
+        return resource
 
     def _automatic_mode(self) -> list[Resource]:
         """Return the setting that keeps Cloudflare from changing the SSL mode, unless it is unavailable."""
@@ -180,7 +211,9 @@ class Argo:
             before, editable = "off", False
         purpose = f"turn {ARGO} {'on' if self._wanted else 'off'}"
         locked = CloudflareFailure(f"Can't {purpose}: {ARGO_NOT_ENTITLED.text}", ARGO_NOT_ENTITLED.reason)
-        return [Resource(ARGO, before == "on", self._wanted, self._write, None if editable else locked)]
+        resource = Resource(ARGO, before == "on", self._wanted, self._write, zone_wide=True)
+        resource.locked = None if editable else locked
+        return [resource]
 
     def permission_probes(self) -> list[Call]:
         """Return none: Argo needs the permission that settings need."""

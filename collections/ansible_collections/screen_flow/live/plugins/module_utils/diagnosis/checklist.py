@@ -16,6 +16,7 @@ from typing import Any
 from ..evidence.document import missing, value
 from .engine import Evidence
 from .rules import RULES
+from .rules.edge import alias_fault
 
 OK, FAILED, NOT_TRIED = "ok", "failed", "not tried"
 LAYERS = ("edge", "nginx", "api", "page", "socket", "events")
@@ -231,6 +232,17 @@ CHECKS = (
 )
 
 
+def _alias(name: str) -> Check:
+    """Return the line of one alias."""
+
+    def describe(e: Evidence) -> str:
+        if fault := alias_fault(e, name):
+            raise Fault(fault)
+        return f"HTTP {e['edge.aliases'][name]['status']} to the site's own name, with path and query"
+
+    return Check("edge", f"{name} redirects to the site", "edge.aliases", (), describe)
+
+
 def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list[Line]:
     """Return the checklist's lines of these layers, in the guide's order."""
     evidence = Evidence(document)
@@ -253,7 +265,9 @@ def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list
         except Fault as fault:
             return Line(check.layer, check.name, FAILED, str(fault))
 
-    return [line(check) for check in CHECKS if check.layer in layers]
+    checks = [*CHECKS, *map(_alias, evidence.names[1:])]
+    checks.sort(key=lambda check: LAYERS.index(check.layer))
+    return [line(check) for check in checks if check.layer in layers]
 
 
 def table(lines: list[Line]) -> str:

@@ -62,6 +62,11 @@ class Evidence:
         """Return what the inventory sets, or None."""
         return self.expected.get(name)
 
+    @property
+    def names(self) -> list[str]:
+        """The site's host names: its own first, then its aliases."""
+        return [self.expect("host"), *(self.expect("aliases") or [])]
+
     def container(self, name: str) -> Mapping[str, Any] | None:
         """Return the state of a service's container; None when there is none or no state is known."""
         found: Mapping[str, Any] | None = (self["server.containers"] or {}).get(name)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..cloudflare.client import Call, CloudflareApi, CloudflareFailure, Reason
+from ..cloudflare.scope import in_effect
 from ..probe.stages import Result, StageError, connect, probe_by_name, resolve, start_tls
 from ..probe.target import Target
 from .document import Datum, Missing
@@ -33,6 +34,7 @@ PHASES = {
 NO_RULESET = {10003, 10007}
 # Strings of frontend/utils/websocket.ts that survive minification.
 CLIENT_SIGNS = ("[WebSocket] Disconnected", "last_event_id")
+ALIAS_PATH = "/site-check?alias"  # a redirect that loses path or query is wrong
 SCRIPTS = 6  # scripts of the page that are read, at most
 BODY = 3_000_000  # bytes of a page or script that are read, at most
 # A socket's URL without TLS in source code: "ws://host", `ws://${host}`, 'ws://' + host.
@@ -44,6 +46,7 @@ class Options:
     """The options of module site_evidence_edge. Times in seconds."""
 
     url: str
+    aliases: list[str]
     websocket_path: str
     targets: list[Target]
     address: str
@@ -52,6 +55,7 @@ class Options:
     api_token: str
     api_base_url: str
     zone: str
+    zone_id: str
     timeout: float
     deadline: float
 
@@ -73,6 +77,7 @@ def gather_edge(options: Options) -> dict[str, Datum]:
             "resolved": lambda: resolved(options),
             "probes": lambda: probe_by_name(options.targets),
             "page": lambda: page(options),
+            "aliases": lambda: aliases(options),
             "socket_path": lambda: socket_path(options),
             "zone": lambda: zone(options, deadline),
         },
@@ -154,6 +159,26 @@ def _each(source: Callable[[str], Any], names: Sequence[str], deadline: Deadline
     return gather({name: lambda name=name: source(name) for name in names}, deadline)  # type: ignore[misc]
 
 
+def aliases(options: Options) -> dict[str, dict[str, Any]]:
+    """Return how the edge answers a GET under each alias: `status` and `location`, or the `error`."""
+    site = urlsplit(options.url)
+    urls = {
+        name: site._replace(netloc=site.netloc.replace(site.hostname or "", name), path=ALIAS_PATH).geturl()
+        for name in options.aliases
+    }
+    found = _each(lambda name: fetch(options, urls[name]), list(urls), Deadline(options.timeout))
+    return {
+        name: {"status": None, "location": "", "error": datum["missing"]}
+        if "missing" in datum
+        else {
+            "status": datum["value"].status,
+            "location": datum["value"].headers.get("location", ""),
+            "error": "",
+        }
+        for name, datum in found.items()
+    }
+
+
 def socket_path(options: Options) -> dict[str, Any]:
     """Return status and CF-Cache-Status of a plain GET below the WebSocket path; raises Missing."""
     response = fetch(options, f"{options.url}{options.websocket_path}site-check")
@@ -166,7 +191,7 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
         raise Missing("no API token is given, so the zone was not read (site_check_api_token).")
     try:
         api = CloudflareApi(options.api_token, options.api_base_url, timeout=deadline.left(options.timeout))
-        found = api.find_zone(options.zone)
+        found = api.open_zone(options.zone, options.zone_id)
     except CloudflareFailure as error:
         # More than a missing datum: a token that has expired is a fault to be fixed.
         token = {"value": {"ok": False, "status": refusal(error)}}
@@ -207,7 +232,15 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
         return known
 
     def dns() -> list[dict[str, Any]]:
-        records = read("/dns_records", "read the DNS records", "DNS Read", {"name": host})
+        found = _each(
+            lambda name: read("/dns_records", "read the DNS records", "DNS Read", {"name": name}),
+            [host, *options.aliases],
+            Deadline(deadline.left() - 0.3),
+        )
+        for datum in found.values():
+            if "missing" in datum:
+                raise Missing(datum["missing"], datum["reason"])
+        records = [record for datum in found.values() for record in datum["value"]]
         return [{key: record[key] for key in ("type", "name", "content", "proxied")} for record in records]
 
     def origin_pulls() -> dict[str, Any]:
@@ -226,6 +259,9 @@ def zone(options: Options, deadline: Deadline) -> dict[str, Datum]:
         },
         Deadline(deadline.left() - 0.2),
     )
+    if "value" in inner["settings"]:
+        own_rules = inner["rules"].get("value", {}).get("config", [])
+        inner["settings"]["value"] = in_effect(inner["settings"]["value"], own_rules)
     return {"token": {"value": {"ok": True, "status": "active"}}, **inner}
 
 

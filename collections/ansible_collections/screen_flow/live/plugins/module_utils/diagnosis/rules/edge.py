@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ...evidence.edge import ALIAS_PATH
 from ..engine import Evidence, rule
 
 APPLY_ZONE = "Run ansible-playbook playbooks/edge.yml: it sets the zone to what the inventory defines."
@@ -78,8 +79,12 @@ def websocket_path_cached(e: Evidence) -> str | None:
 
 @rule("dns_record", APPLY_ZONE)
 def dns_missing(e: Evidence) -> str | None:
-    """The zone has no record for the site's name."""
-    return f"the zone has no DNS record for {e.expect('host')}." if e["edge.dns"] == [] else None
+    """The zone has no record for a name of the site."""
+    if e["edge.dns"] is None:
+        return None
+    known = {record["name"] for record in e["edge.dns"]}
+    lacking = [name for name in e.names if name not in known]
+    return f"the zone has no DNS record for {' and '.join(lacking)}." if lacking else None
 
 
 @rule("dns_record", "Set the record to proxied (the orange cloud) in the zone.")
@@ -88,7 +93,7 @@ def dns_not_proxied(e: Evidence) -> str | None:
     direct = [record for record in e["edge.dns"] or [] if not record["proxied"]]
     if not direct:
         return None
-    return f"the DNS record of {e.expect('host')} is not proxied: {direct[0]['content']}."
+    return f"the DNS record of {direct[0]['name']} is not proxied: {direct[0]['content']}."
 
 
 @rule("dns_record", "Set the record to the server's address, or add its address to site_origin_addresses.")
@@ -96,11 +101,12 @@ def dns_other_address(e: Evidence) -> str | None:
     """The record makes Cloudflare connect to another server."""
     own = set(e.expect("origin_addresses") or e["server.addresses"] or [])
     records = [record for record in e["edge.dns"] or [] if record["type"] in ("A", "AAAA")]
-    other = [record["content"] for record in records if record["content"] not in own]
+    other = [record for record in records if record["content"] not in own]
     if not own or not other:
         return None
-    server = ", ".join(sorted(own))
-    return f"the DNS record of {e.expect('host')} is {', '.join(other)}, but the server is {server}."
+    name, server = other[0]["name"], ", ".join(sorted(own))
+    found = ", ".join(record["content"] for record in other if record["name"] == name)
+    return f"the DNS record of {name} is {found}, but the server is {server}."
 
 
 @rule(
@@ -132,3 +138,45 @@ def edge_socket(e: Evidence) -> str | None:
     """A socket through Cloudflare fails though the origin is healthy, for a reason that no rule knows."""
     failed = e.failed_probe("edge", "edge")
     return f"a socket through the edge fails: {failed['error']}" if failed else None
+
+
+def alias_fault(e: Evidence, name: str) -> str | None:
+    """Return how an alias fails to redirect to the site, as a sentence; None where it does, or is unknown."""
+    found, site = (e["edge.aliases"] or {}).get(name), e.expect("site_url")
+    if not found:
+        return None
+    if found["error"]:
+        return f"{name} fails through the edge: {found['error']}"
+    if found["status"] in (525, 526):
+        return (
+            f"Cloudflare rejects the origin's certificate for {name}, or gets none (HTTP {found['status']})."
+        )
+    if found["status"] not in (301, 308):
+        return f"{name} returns HTTP {found['status']} instead of a permanent redirect to {site}."
+    if found["location"] != site + ALIAS_PATH:
+        return f"{name} redirects {ALIAS_PATH} to {found['location']} instead of {site}{ALIAS_PATH}."
+    return None
+
+
+@rule(
+    "alias",
+    "Run ansible-playbook site.yml: it puts the names of site_aliases into certificate, nginx and DNS.",
+    explained_by=(
+        "origin_certificate",
+        "origin_firewall",
+        "nginx_stopped",
+        "nginx_configuration_invalid",
+        "nginx_not_reloaded",
+        "no_tls",
+        "out_of_files",
+        "ssl_mode",
+        "strict_needs_certificate",
+        "dns_missing",
+        "dns_not_proxied",
+        "dns_other_address",
+    ),
+    symptom=True,
+)
+def alias_not_redirected(e: Evidence) -> str | None:
+    """A further name of the site does not redirect to it."""
+    return next((fault for name in e.names[1:] if (fault := alias_fault(e, name))), None)

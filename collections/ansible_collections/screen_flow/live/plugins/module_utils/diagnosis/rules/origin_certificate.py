@@ -24,12 +24,15 @@ def certificate_expired(e: Evidence) -> str | None:
 
 @rule("ssl_error", RENEW)
 def certificate_other_name(e: Evidence) -> str | None:
-    """The certificate is for another name than the site's."""
-    certificate, host = e["server.certificate"], e.expect("host")
-    if not certificate or not host or any(_covers(name, host) for name in certificate["names"]):
+    """The certificate lacks a name of the site; Full (strict) rejects it there, and visitors get a 526."""
+    certificate = e["server.certificate"]
+    if not certificate or not e.expect("host"):
+        return None
+    lacking = [host for host in e.names if not any(_covers(name, host) for name in certificate["names"])]
+    if not lacking:
         return None
     names = ", ".join(certificate["names"]) or "no name"
-    return f"the certificate {certificate['file']} is for {names}, not for {host}."
+    return f"the certificate {certificate['file']} is for {names}, not for {' and '.join(lacking)}."
 
 
 def _covers(name: str, host: str) -> bool:
