@@ -69,7 +69,7 @@ def healthy():
             "client_certificate": "", "verify_client": "off", "redirects_http": False,
             "worker_connections": 4096,
         },
-        "nginx_loaded": {"workers": 2, "loaded": NOW - 60, "changed": [], "newest": NOW - 90},
+        "nginx_loaded": {"workers": 2, "loaded": NOW - 60, "changed": [], "newest": None, "refusal": ""},
         "listening": ["0.0.0.0:443", "0.0.0.0:80", "127.0.0.1:8000"],
         "addresses": ["203.0.113.7"],
         "certificate": {

@@ -176,7 +176,7 @@ def test_a_refusal_of_redis_is_recognised_where_its_output_is_read(text, code):
     assert stack.redis_code(text) == code
 
 
-@pytest.mark.parametrize("source", [host.listening, host.deploying, host.open_files, host.nginx_workers])
+@pytest.mark.parametrize("source", [host.listening, host.deploying, host.open_files])
 def test_without_psutil_its_data_are_missing_with_the_remedy(source, monkeypatch):
     monkeypatch.setattr(host, "psutil", None)
     with pytest.raises(Missing, match=r"python3-psutil.*--tags site_check"):

@@ -98,7 +98,8 @@ evidence:
     nginx_loaded:
       description: >-
         V(workers), V(loaded) (when nginx last read its configuration, Unix seconds), the files V(changed)
-        since, and V(newest), the time of the newest file.
+        since, V(newest), the time of the newest of them or null, and V(refusal), nginx's message that it
+        refused to load them, or empty.
       type: dict
     listening:
       description: address:port of each listening TCP socket.
@@ -198,7 +199,7 @@ def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Dat
             "services": lambda: host.services(deadline),
             "nginx_test": lambda: nginx.test(deadline),
             "nginx_config": lambda: configuration().settings,
-            "nginx_loaded": lambda: nginx.loaded(configuration),
+            "nginx_loaded": lambda: nginx.loaded(deadline),
             "listening": host.listening,
             "certificate": lambda: certificate(configuration, name, https_port, deadline),
             "stack": lambda: stack(given["compose_dir"], api, given["user_id"], deadline),

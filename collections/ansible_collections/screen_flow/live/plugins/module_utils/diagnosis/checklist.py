@@ -175,7 +175,7 @@ CHECKS = (
         "nginx",
         "nginx runs what is on disk",
         "server.nginx_test",
-        ("nginx_stopped", "nginx_configuration_invalid", "nginx_not_reloaded"),
+        ("nginx_stopped", "nginx_configuration_invalid", "nginx_reload_refused", "nginx_not_reloaded"),
         lambda e: "nginx -t passes",
     ),
     Check(

@@ -59,11 +59,6 @@ def processes() -> list[tuple[psutil.Process, list[str]]]:
     return [(process, process.info["cmdline"] or [""]) for process in psutil.process_iter(["cmdline"])]
 
 
-def nginx_workers() -> list[psutil.Process]:
-    """Return nginx's worker processes; raises Missing."""
-    return [process for process, words in processes() if is_nginx_worker(words)]
-
-
 def is_nginx_worker(words: list[str]) -> bool:
     """Return whether a command line is the title of an nginx worker; psutil splits titles at spaces."""
     return " ".join(words).startswith(NGINX_WORKER)
