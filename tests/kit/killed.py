@@ -21,8 +21,12 @@ from tests.kit.process import REPOSITORY
 INTERVAL = 0.2  # seconds between two probes
 
 
-def kill_run(at: str | int, when: str | float, log: Path | None = None, **variables: Any) -> Run:
+def kill_run(
+    at: str | int, when: str | float, *options: str, log: Path | None = None, **variables: Any
+) -> Run:
     """Run site.yml until it is killed: at a task, by number or name, at its "end" or seconds after its start.
+
+    `options` are ansible-playbook's, such as --tags; `log` is a file that gets the names of the started tasks.
 
     A run that ends before that point is returned like one that was killed; its status tells them apart.
     """
@@ -33,7 +37,9 @@ def kill_run(at: str | int, when: str | float, log: Path | None = None, **variab
         "KILL_RUN_WHEN": str(when),
         "KILL_RUN_LOG": str(log or ""),
     }
-    return run_playbook("site.yml", environment=environment, new_group=True, timeout=600, **variables)
+    return run_playbook(
+        "site.yml", *options, environment=environment, new_group=True, timeout=600, **variables
+    )
 
 
 def was_killed(run: Run) -> bool:

@@ -158,6 +158,14 @@ evidence:
     files:
       description: Of nginx's fullest worker and of the api, V(open) files and their V(limit).
       type: dict
+    limits:
+      description: Whether the kernel enforces limits of V(memory) and V(pids) on containers.
+      type: dict
+    reboot:
+      description: >-
+        Whether packages made a reboot V(required), these V(packages), the V(running) kernel and the V(newest)
+        installed one, empty in a container.
+      type: dict
     firewall:
       description: The kernel's rules, as C(nft --json list ruleset) prints them.
       type: dict
@@ -208,6 +216,8 @@ def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Dat
             "upstream": lambda: nginx.upstream(configuration, timeout),
             "probes": lambda: probe_by_name(targets),
             "disk": host.disk,
+            "limits": lambda: host.limits(deadline),
+            "reboot": host.reboot,
             "files": lambda: nginx.files(configuration),
             "firewall": lambda: host.firewall(deadline),
             "nginx_log": nginx.log,

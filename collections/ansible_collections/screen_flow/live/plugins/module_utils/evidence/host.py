@@ -136,6 +136,38 @@ def firewall(deadline: Deadline) -> dict[str, Any]:
     return {"nftables": json.loads(shown.stdout).get("nftables", [])}
 
 
+def limits(deadline: Deadline) -> dict[str, bool]:
+    """Return which limits of containers the kernel enforces; Docker drops the others. Raises Missing."""
+    shown = run(["docker", "info", "--format", "{{json .}}"], deadline)
+    try:
+        info = json.loads(shown.stdout)
+        return {"memory": info["MemoryLimit"], "pids": info["PidsLimit"]}
+    except (ValueError, KeyError):
+        raise Missing(f"Docker returned an error: {' '.join(last_lines(shown.stderr))}") from None
+
+
+def reboot() -> dict[str, Any]:
+    """Return whether packages require a reboot and which, the running kernel and the newest installed one.
+
+    `newest` is empty where the running kernel is not among the installed ones, as in a container.
+    """
+    packages = Path("/run/reboot-required.pkgs")
+    required = packages.with_suffix("").exists()
+    kernels = [file.name.removeprefix("vmlinuz-") for file in Path("/boot").glob("vmlinuz-*")]
+    running = os.uname().release
+    return {
+        "required": required,
+        "packages": sorted(set(packages.read_text().split())) if packages.exists() else [],
+        "running": running,
+        "newest": max(kernels, key=_version) if running in kernels else "",
+    }
+
+
+def _version(kernel: str) -> list[tuple[int, str]]:
+    """Return a kernel's release as a sort key: 6.12.9 before 6.12.10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", kernel)]
+
+
 def addresses(deadline: Deadline) -> list[str]:
     """Return the server's own addresses, without loopback and link-local ones; raises Missing."""
     shown = json.loads(run(["ip", "-json", "address", "show", "scope", "global"], deadline).stdout or "[]")
