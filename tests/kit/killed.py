@@ -26,7 +26,7 @@ def kill_run(
 ) -> Run:
     """Run site.yml until it is killed: at a task, by number or name, at its "end" or seconds after its start.
 
-    `options` are ansible-playbook's, such as --tags; `log` is a file that gets the names of the started tasks.
+    `options` are ansible-playbook's, such as --tags; `log` is a file for the names of the started tasks.
 
     A run that ends before that point is returned like one that was killed; its status tells them apart.
     """

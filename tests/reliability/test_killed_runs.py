@@ -29,8 +29,8 @@ OTHER = {
     "host_security_journal_days": 13,
 }
 WRITE_NGINX = "nginx : configure | Write the nginx configuration"
-# Variables, role, task and moment at which each run is killed, one after the other; the later ones first finish
-# what the earlier ones left. The last two leave files that nothing has loaded, and the next run changes none.
+# Variables, role, task and moment at which each run is killed, one after the other. The later ones first
+# finish what the earlier ones left. The last two leave files that nothing has loaded, and the next run changes none.
 KILLS = [
     (OTHER, "app_stack", "app_stack : service | Start the project and wait until it is healthy", 0.5),
     (OTHER, "origin_firewall", "origin_firewall : configure | Load the firewall rules", 0.4),
