@@ -19,6 +19,16 @@ from tests.kit.playbook import Run, run_playbook
 from tests.kit.process import REPOSITORY
 
 INTERVAL = 0.2  # seconds between two probes
+# Another value in each part of the origin that is loaded by a handler, a swap or a switch; no container that
+# holds sockets changes.
+OTHER: dict[str, Any] = {
+    "docker_engine_log_max_file": 7,
+    "app_stack_worker_megabytes": 1024,
+    "origin_firewall_further_ports": [{"port": 9100, "ranges": ["192.0.2.0/24"]}],
+    "site_origin_pulls": False,
+    "nginx_client_max_body_size": "49M",
+    "host_security_journal_days": 13,
+}
 
 
 def kill_run(

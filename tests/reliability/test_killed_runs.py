@@ -12,25 +12,15 @@ import ssl
 import pytest
 
 from tests.kit.crowd import Crowd, LiveSocket
-from tests.kit.killed import Visitor, kill_run, was_killed
+from tests.kit.killed import OTHER, Visitor, kill_run, was_killed
 from tests.kit.playbook import changed, run_playbook, words
 from tests.kit.process import wait_until
 from tests.kit.site import Demo, SiteClient
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
-# Another value in each part of the origin that is loaded by a handler, a swap or a switch; no container that
-# holds sockets changes.
-OTHER = {
-    "docker_engine_log_max_file": 7,
-    "app_stack_worker_megabytes": 1024,
-    "origin_firewall_further_ports": [{"port": 9100, "ranges": ["192.0.2.0/24"]}],
-    "site_origin_pulls": False,
-    "nginx_client_max_body_size": "49M",
-    "host_security_journal_days": 13,
-}
 WRITE_NGINX = "nginx : configure | Write the nginx configuration"
 # Variables, role, task and moment at which each run is killed, one after the other. The later ones first
-# finish what the earlier ones left. The last two leave files that nothing has loaded, and the next run changes none.
+# finish what the earlier ones left. The last two leave files that nothing loaded and no later run changes.
 KILLS = [
     (OTHER, "app_stack", "app_stack : service | Start the project and wait until it is healthy", 0.5),
     (OTHER, "origin_firewall", "origin_firewall : configure | Load the firewall rules", 0.4),
