@@ -83,7 +83,9 @@ def healthy():
             "client_certificate": "", "verify_client": "off", "redirects_http": False,
             "worker_connections": 4096,
         },
-        "nginx_loaded": {"workers": 2, "loaded": NOW - 60, "changed": [], "newest": NOW - 90},
+        "nginx_loaded": {"workers": 2, "loaded": NOW - 60, "changed": [], "newest": None, "refusal": ""},
+        "limits": {"memory": True, "pids": True},
+        "reboot": {"required": False, "packages": [], "running": "6.12.57", "newest": "6.12.57"},
         "listening": ["0.0.0.0:443", "0.0.0.0:80", "127.0.0.1:8000"],
         "addresses": ["203.0.113.7"],
         "certificate": {

@@ -19,11 +19,13 @@ def run_playbook(
     inventory: str | Path = "inventories/demo",
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    new_group: bool = False,
     **variables: Any,
 ) -> Run:
     """Run a playbook with these extra variables; return the finished process, whatever its status.
 
-    Paths are relative to the repository; `timeout` is in seconds.
+    Paths are relative to the repository; `timeout` is in seconds; `new_group` puts it into a process group of
+    its own.
     """
     return subprocess.run(
         (
@@ -35,6 +37,7 @@ def run_playbook(
         | {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
         | dict(environment or {}),
         stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True, timeout=timeout,
+        process_group=0 if new_group else None,
     )  # fmt: skip
 
 

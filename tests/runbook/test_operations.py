@@ -119,7 +119,9 @@ def test_verify_writes_a_page_and_reports_for_programs(demo, tmp_path):
     assert verified.returncode == 0, verified.stdout
     report = json.loads((tmp_path / "verify.json").read_text())
     assert report["ok"]
-    assert {line["verdict"] for line in report["lines"]} <= {"ok", "not tried"}
+    # The machine of the tests may have a kernel without limits, which verify reports.
+    lines = [line for line in report["lines"] if line["name"] != "Limits of the containers"]
+    assert {line["verdict"] for line in lines} <= {"ok", "not tried"}
     (suite,) = ET.parse(tmp_path / "verify.xml").getroot().iter("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == (str(len(report["lines"])), "0")
     page = (tmp_path / "verify.html").read_text()

@@ -217,3 +217,10 @@ def test_the_key_exchange_has_mozilla_s_groups_that_the_release_supports(render,
 def test_given_groups_are_used_unchanged(render):
     text = render("nginx", "nginx.conf.j2", nginx_tls_curves=["secp521r1", "X448"])
     assert "    ssl_ecdh_curve secp521r1:X448;\n" in text
+
+
+def test_the_name_of_a_limit_s_zone_depends_on_its_key(render):
+    """nginx refuses a reload that gives a zone another key, and reports it in its log only."""
+    zones = re.findall(r"limit_(?:req|conn)_zone \$(\w+) zone=(\w+):", render("nginx", "nginx.conf.j2"))
+    assert len(zones) == 4
+    assert all(zone.partition("_")[0] == key.removesuffix("_client") for key, zone in zones), zones

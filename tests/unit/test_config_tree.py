@@ -121,3 +121,17 @@ def test_an_invalid_mode_is_named(run, arguments):
     result = run(**arguments)
     assert result["failed"]
     assert "use octal digits" in result["msg"]
+
+
+def test_what_a_killed_run_left_is_removed_after_an_hour(run, root):
+    run(files=FILES)
+    old = [root.parent / ".config_tree-a", root / ".config_tree-b", root / "sub/.config_tree-c"]
+    for directory in [*old, root / ".config_tree-young"]:
+        directory.mkdir()
+        (directory / "copy").write_text("secret")
+    for directory in old:
+        os.utime(directory, (0, 0))
+    assert not run(files=FILES, check=True)["changed"]
+    assert all(directory.exists() for directory in old)
+    assert not run(files=FILES)["changed"]
+    assert sorted(root.parent.rglob(".config_tree-*")) == [root / ".config_tree-young"]

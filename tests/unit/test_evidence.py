@@ -176,11 +176,16 @@ def test_a_refusal_of_redis_is_recognised_where_its_output_is_read(text, code):
     assert stack.redis_code(text) == code
 
 
-@pytest.mark.parametrize("source", [host.listening, host.deploying, host.open_files, host.nginx_workers])
+@pytest.mark.parametrize("source", [host.listening, host.deploying, host.open_files])
 def test_without_psutil_its_data_are_missing_with_the_remedy(source, monkeypatch):
     monkeypatch.setattr(host, "psutil", None)
     with pytest.raises(Missing, match=r"python3-psutil.*--tags site_check"):
         source()
+
+
+def test_the_newest_kernel_is_the_highest_version():
+    kernels = ["6.12.9+deb13-amd64", "6.12.10+deb13-amd64", "6.1.0-40-amd64"]
+    assert max(kernels, key=host._version) == "6.12.10+deb13-amd64"
 
 
 def test_a_shared_source_is_read_once_and_fails_alike_for_all():

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from ansible_collections.screen_flow.live.plugins.modules import server_facts
 
 from tests.kit.ansible_files import PROJECT
 from tests.kit.playbook import recap
@@ -19,6 +20,7 @@ BARE = {
     "firewalls": [],
     "packages": {},
     "modified_files": [],
+    "apt_users": [],
     "files": [],
 }
 VARIABLES = {
@@ -258,3 +260,18 @@ def test_the_module_finds_sockets_packages_and_files(tmp_path):
     assert list(found["packages"]) == ["dpkg"]
     assert found["files"] == [f"{tmp_path}/conf.d/shop.conf"]
     assert found["modified_files"] == []
+
+
+def test_the_program_that_holds_a_lock_of_apt_is_named(tmp_path):
+    lock = tmp_path / "lock-frontend"
+    lock.touch()
+    assert server_facts.lock_holders([lock, tmp_path / "none"]) == []
+    script = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
+    with subprocess.Popen(
+        (sys.executable, "-c", script, lock), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        (found,) = server_facts.lock_holders([lock, tmp_path / "none"])
+        assert found.startswith("python") and found.endswith(f"(process {holder.pid})")
+        holder.communicate(b"\n")
+    assert server_facts.lock_holders([lock]) == []

@@ -11,6 +11,7 @@ from ansible_collections.screen_flow.live.plugins.module_utils.diagnosis.checkli
     LAYERS,
     NOT_TRIED,
     OK,
+    WARNING,
     judge,
     table,
 )
@@ -99,6 +100,16 @@ def test_checks_name_existing_rules_and_layers():
 def test_a_fault_fails_its_line(site, path, value, name):
     change(site, path, value)
     assert verdicts(site)[name] == FAILED
+
+
+def test_a_limit_that_the_kernel_does_not_enforce_is_a_warning_and_fails_nothing(site, tmp_path, capsys):
+    change(site, "server.limits.value", {"memory": False, "pids": True})
+    (line,) = [line for line in judge(site) if line.verdict != OK]
+    assert (line.name, line.verdict) == ("Limits of the containers", WARNING)
+    assert "no limit of memory," in line.detail
+    result = report(capsys, site, tmp_path)
+    assert "failed" not in result
+    assert "1 warning." in result["table"]
 
 
 def test_every_line_can_fail(site):

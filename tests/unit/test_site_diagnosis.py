@@ -97,7 +97,15 @@ CASES = {
         "server/nginx_test": {"ok": False, "error": 'unknown directive "prox" in /etc/nginx/x:3'},
     },
     "nginx_not_reloaded": {
-        "server/nginx_loaded": {"workers": 2, "loaded": NOW - 999, "changed": ["/x"], "newest": NOW - 600},
+        "server/nginx_loaded": {
+            "workers": 2, "loaded": NOW - 999, "changed": ["/x"], "newest": NOW - 1, "refusal": "",
+        },
+    },
+    "nginx_reload_refused": {
+        "server/nginx_loaded": {
+            "workers": 2, "loaded": NOW - 999, "changed": ["/x"], "newest": NOW - 600,
+            "refusal": 'limit_req "shop" uses the "$b" key while previously it used the "$a" key',
+        },
     },
     "upgrade_map_missing": {
         "server/nginx_config/upgrade_map": None,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.kit.playbook import changed
+from tests.kit.playbook import changed, run_playbook, words
+from tests.kit.process import wait_until
 
 ROLE = Path(__file__).parents[3] / "roles/nginx"
 
@@ -70,6 +71,47 @@ def test_a_changed_value_takes_effect_by_a_reload(host, upstream, local, converg
     finally:
         converge()
     assert local.status(80, size=2048) == 200
+
+
+def test_a_reload_that_nginx_refuses_fails_the_run_with_its_message(host, upstream, local, converge):
+    """nginx -t passes, the reload exits with 0, and nginx keeps the old configuration."""
+    includes = ["conf.d/shop-log.conf", "conf.d/zone.conf", "sites-enabled/shop"]
+
+    def zone(key):
+        line = f"limit_req_zone {key} zone=shop:1m rate=1r/s;"
+        host.run_expect([0], "printf '%%s\\n' %s > /etc/nginx/conf.d/zone.conf", line)
+
+    try:
+        zone("$remote_addr")
+        converge(nginx_http_includes=includes)
+        zone("$server_name")
+        run = converge(check=False, nginx_http_includes=includes)
+        assert run.returncode != 0
+        assert "nginx runs without the changes to /etc/nginx/conf.d/zone.conf" in words(run.stdout)
+        assert 'uses the "$server_name" key while previously it used the "$remote_addr" key' in words(
+            run.stdout
+        )
+        assert local.status(80) == 200
+        # Nothing was changed this time, and the new configuration still waits.
+        preview = run_playbook("molecule/nginx/converge.yml", "--check", nginx_http_includes=includes)
+        assert changed(preview.stdout)
+        # As if a run had been killed before its reload: the next one loads what is on disk.
+        zone("$remote_addr")
+        assert changed(converge(nginx_http_includes=includes).stdout)
+        assert changed(converge(nginx_http_includes=includes).stdout) == 0
+    finally:
+        converge()
+        host.run("rm /etc/nginx/conf.d/zone.conf")
+
+
+def test_a_killed_nginx_starts_again(host, upstream, local):
+    before = host.check_output("cat /run/nginx.pid")
+    host.run_expect([0], "kill -9 %s", before)
+    wait_until(
+        "nginx serves again", lambda: host.run("cat /run/nginx.pid").stdout.strip() not in ("", before)
+    )
+    wait_until("nginx is active", lambda: host.run("systemctl is-active nginx").rc == 0)
+    assert local.status(80) == 200
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,10 @@ def test_the_run_brings_the_site_up(host):
     assert host.file("/etc/debian_version").content_string.startswith("12")
 
 
+def test_updates_of_docker_s_own_packages_are_installed_unattended(host):
+    assert "origin=Docker,label=Docker CE" in host.check_output("apt-config dump Unattended-Upgrade")
+
+
 def test_a_second_run_changes_nothing():
     output = site()
     assert changed(output) == 0, output

@@ -148,12 +148,15 @@ import shlex
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 Change = dict[str, Any]
+TEMPORARY = ".config_tree-"  # prefix of the module's temporary directories
+LEFT_OVER = 3600  # seconds after which such a directory belongs to a run that was killed
 FILE_OPTIONS = {
     "path": {"type": "str", "required": True},
     "content": {"type": "str", "required": True},
@@ -233,7 +236,7 @@ def apply(root: Path, change: Change, directory_mode: int, owner: int) -> None:
         if not directory.exists():
             directory.mkdir(mode=directory_mode, parents=True)
             os.chown(directory, owner, -1)
-    with tempfile.TemporaryDirectory(prefix=".config_tree-", dir=path.parent) as parent:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as parent:
         temporary = Path(parent) / path.name
         if change["state"] == "link":
             temporary.symlink_to(change["after"][3:-1])
@@ -243,6 +246,14 @@ def apply(root: Path, change: Change, directory_mode: int, owner: int) -> None:
             os.chown(temporary, owner, -1)
             temporary.chmod(int(change["state"].split()[0], 8))
         temporary.replace(path)
+
+
+def remove_left_over(root: Path, paths: list[str]) -> None:
+    """Remove the temporary directories of runs that were killed, which may hold copies of secrets."""
+    places = {existing_parent(root), *(resolve(root, path).parent for path in paths)}
+    for directory in (found for place in places for found in place.glob(f"{TEMPORARY}*")):
+        if directory.is_dir() and time.time() - directory.stat().st_mtime > LEFT_OVER:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def special_files(directory: str, names: list[str]) -> list[str]:
@@ -261,7 +272,7 @@ def validate(module: AnsibleModule, root: Path, changes: list[Change], command: 
     if module.check_mode and not module.get_bin_path(argv[0]):
         return
     # In the same parent as the real directory, so that relative links that lead out of it stay valid.
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=existing_parent(root)) as parent:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=existing_parent(root)) as parent:
         staged = Path(parent)
         if root.is_dir():
             shutil.copytree(root, staged, symlinks=True, dirs_exist_ok=True, ignore=special_files)
@@ -308,6 +319,8 @@ def main() -> None:
     if changes and module.params["validate"]:
         validate(module, root, changes, module.params["validate"])
     if not module.check_mode:
+        named = [item["path"] for item in module.params["files"] + module.params["links"]]
+        remove_left_over(root, named + module.params["absent"])
         for change in changes:
             apply(root, change, directory_mode, owner)
     module.exit_json(

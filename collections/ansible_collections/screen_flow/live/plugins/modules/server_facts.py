@@ -104,6 +104,11 @@ ansible_facts:
           type: list
           elements: str
           sample: [/etc/nginx/nginx.conf]
+        apt_users:
+          description: Programs that hold a lock of apt or dpkg, such as the first upgrades of a new server.
+          type: list
+          elements: str
+          sample: [unattended-upgrade (process 812)]
         files:
           description: Paths that match O(files).
           type: list
@@ -113,12 +118,14 @@ ansible_facts:
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 FIREWALLS = ("ufw", "firewalld")
+APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 PROGRAM = re.compile(r'\(\("([^"]*)"')
 
 
@@ -188,6 +195,24 @@ def modified_files(module: AnsibleModule, names: list[str]) -> list[str]:
     return [words[2] for words in described if len(words) == 3 and words[1] == "c" and words[0][2:3] == "5"]
 
 
+def lock_holders(files: Sequence[str]) -> list[str]:
+    """Return the programs that hold a lock of one of the files, with their process ids."""
+    inodes = {Path(file).stat().st_ino for file in files if Path(file).exists()}
+    found = set()
+    # Lines such as `1: POSIX  ADVISORY  WRITE 812 08:01:1310 0 EOF`: process, then device and inode. An arrow
+    # marks a process that waits.
+    for line in Path("/proc/locks").read_text().splitlines():
+        columns = line.split()
+        if columns[1] == "->" or int(columns[5].rpartition(":")[2]) not in inodes:
+            continue
+        try:
+            name = Path(f"/proc/{columns[4]}/comm").read_text().strip()
+        except OSError:
+            continue  # it has ended, or belongs to another process namespace
+        found.add(f"{name} (process {columns[4]})")
+    return sorted(found)
+
+
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -216,6 +241,7 @@ def main() -> None:
         "firewalls": firewalls(module),
         "packages": installed,
         "modified_files": modified_files(module, list(installed)),
+        "apt_users": lock_holders(APT_LOCKS),
         "files": sorted(found),
     }
     module.exit_json(changed=False, ansible_facts={"server": server})

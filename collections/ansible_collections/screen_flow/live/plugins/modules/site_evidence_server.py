@@ -98,7 +98,8 @@ evidence:
     nginx_loaded:
       description: >-
         V(workers), V(loaded) (when nginx last read its configuration, Unix seconds), the files V(changed)
-        since, and V(newest), the time of the newest file.
+        since, V(newest), the time of the newest of them or null, and V(refusal), nginx's message that it
+        refused to load them, or empty.
       type: dict
     listening:
       description: address:port of each listening TCP socket.
@@ -157,6 +158,14 @@ evidence:
     files:
       description: Of nginx's fullest worker and of the api, V(open) files and their V(limit).
       type: dict
+    limits:
+      description: Whether the kernel enforces limits of V(memory) and V(pids) on containers.
+      type: dict
+    reboot:
+      description: >-
+        Whether packages made a reboot V(required), these V(packages), the V(running) kernel and the V(newest)
+        installed one, empty in a container.
+      type: dict
     firewall:
       description: The kernel's rules, as C(nft --json list ruleset) prints them.
       type: dict
@@ -198,7 +207,7 @@ def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Dat
             "services": lambda: host.services(deadline),
             "nginx_test": lambda: nginx.test(deadline),
             "nginx_config": lambda: configuration().settings,
-            "nginx_loaded": lambda: nginx.loaded(configuration),
+            "nginx_loaded": lambda: nginx.loaded(deadline),
             "listening": host.listening,
             "certificate": lambda: certificate(configuration, name, https_port, deadline),
             "stack": lambda: stack(given["compose_dir"], api, given["user_id"], deadline),
@@ -207,6 +216,8 @@ def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Dat
             "upstream": lambda: nginx.upstream(configuration, timeout),
             "probes": lambda: probe_by_name(targets),
             "disk": host.disk,
+            "limits": lambda: host.limits(deadline),
+            "reboot": host.reboot,
             "files": lambda: nginx.files(configuration),
             "firewall": lambda: host.firewall(deadline),
             "nginx_log": nginx.log,

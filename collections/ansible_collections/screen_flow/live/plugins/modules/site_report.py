@@ -10,7 +10,8 @@ description:
   - Checks each line of the guide's deployment checklist against the evidence that
     M(screen_flow.live.site_evidence_server), M(screen_flow.live.site_evidence_edge),
     M(screen_flow.live.site_listen) and M(screen_flow.live.site_canary) collected.
-  - Fails when a line failed. A line that needs a Cloudflare token is V(not tried) without one.
+  - Fails when a line failed. A line that needs a Cloudflare token is V(not tried) without one. A
+    line with a V(warning) does not fail it.
 options:
   host:
     description: The server that was checked.
@@ -57,8 +58,8 @@ table:
   type: str
   returned: always
 lines:
-  description: Each line with layer, name, verdict (ok, failed, not tried) and detail, the evidence or the
-    cause.
+  description: Each line with layer, name, verdict (ok, warning, failed, not tried) and detail, the evidence
+    or the cause.
   type: list
   elements: dict
   returned: always
@@ -73,7 +74,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils.diagnosis.checklist import FAILED, LAYERS, NOT_TRIED, OK, Line, judge, table
+from ..module_utils.diagnosis.checklist import FAILED, LAYERS, NOT_TRIED, OK, WARNING, Line, judge, table
 from ..module_utils.evidence.document import DOCUMENT_SPEC, document_of
 
 try:
@@ -86,7 +87,7 @@ def summary(lines: list[Line]) -> str:
     """Return how many lines are ok and how many are not, as a sentence."""
     verdicts = [line.verdict for line in lines]
     parts = [f"{verdicts.count(OK)} of {len(lines)} lines are ok"]
-    parts += [f"{verdicts.count(each)} {each}" for each in (FAILED, NOT_TRIED) if each in verdicts]
+    parts += [f"{verdicts.count(each)} {each}" for each in (WARNING, FAILED, NOT_TRIED) if each in verdicts]
     return f"{', '.join(parts)}."
 
 

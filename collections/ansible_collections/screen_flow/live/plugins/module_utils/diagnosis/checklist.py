@@ -2,7 +2,7 @@
 
 A line is ok when its evidence is present and none of diagnose's rules for it finds a fault. Without the
 evidence it has failed, because a site whose layers can't be examined is not verified; only a line that needs
-a Cloudflare token is then "not tried".
+a Cloudflare token is then "not tried". A warning names what the server lacks and the site works without.
 
 `document["verify"]` holds the data of modules site_listen and site_canary: `listened`, `canary`, `logged`.
 """
@@ -18,7 +18,7 @@ from .engine import Evidence
 from .rules import RULES
 from .rules.edge import alias_fault
 
-OK, FAILED, NOT_TRIED = "ok", "failed", "not tried"
+OK, WARNING, FAILED, NOT_TRIED = "ok", "warning", "failed", "not tried"
 LAYERS = ("edge", "nginx", "api", "page", "socket", "events")
 HEARTBEAT_SLACK = 3.0  # seconds by which a heartbeat may be late
 LEAST_TIMEOUT = 300  # seconds, from the guide
@@ -36,6 +36,10 @@ class Line:
 
 class Fault(Exception):
     """The evidence shows that a line does not hold; the text is the cause as a sentence."""
+
+
+class Concern(Exception):
+    """The evidence shows that a line holds only in part; the text is what is missing, as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,17 @@ def _heartbeat(e: Evidence) -> str:
 
 def _services(e: Evidence) -> str:
     return ", ".join(f"{name} {one['health']}" for name, one in sorted(e["server.containers"].items()))
+
+
+def _limits(e: Evidence) -> str:
+    limits = e["server.limits"]
+    missing_ones = [name for name, is_enforced in sorted(limits.items()) if not is_enforced]
+    if missing_ones:
+        raise Concern(
+            f"the server's kernel enforces no limit of {' and '.join(missing_ones)}, so one container can "
+            "exhaust the server; enable these cgroup controllers (docker info names them)."
+        )
+    return f"the kernel enforces {' and '.join(sorted(limits))}"
 
 
 def _logged(e: Evidence) -> str:
@@ -176,7 +191,7 @@ CHECKS = (
         "nginx",
         "nginx runs what is on disk",
         "server.nginx_test",
-        ("nginx_stopped", "nginx_configuration_invalid", "nginx_not_reloaded"),
+        ("nginx_stopped", "nginx_configuration_invalid", "nginx_reload_refused", "nginx_not_reloaded"),
         lambda e: "nginx -t passes",
     ),
     Check(
@@ -222,6 +237,7 @@ CHECKS = (
         ),
         _services,
     ),
+    Check("api", "Limits of the containers", "server.limits", ("docker_stopped",), _limits),
     Check("api", "Heartbeat", "verify.listened", ("no_heartbeat",), _heartbeat),
     Check("api", "WebSocket connections logged", "verify.logged", (), _logged),
     Check("page", "wss:// for https", "edge.page", ("page_opens_ws",), _wss),
@@ -262,6 +278,8 @@ def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list
                 if cause := judges[name](evidence):
                     raise Fault(cause)
             return Line(check.layer, check.name, OK, check.describe(evidence))
+        except Concern as concern:
+            return Line(check.layer, check.name, WARNING, str(concern))
         except Fault as fault:
             return Line(check.layer, check.name, FAILED, str(fault))
 
@@ -272,9 +290,9 @@ def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list
 
 def table(lines: list[Line]) -> str:
     """Return the lines as an aligned table for a terminal."""
-    marks = {OK: "ok", FAILED: "FAILED", NOT_TRIED: "not tried"}
+    marks = {FAILED: "FAILED"}
     rows = [("layer", "check", "verdict", "evidence")]
-    rows += [(line.layer, line.name, marks[line.verdict], line.detail) for line in lines]
+    rows += [(line.layer, line.name, marks.get(line.verdict, line.verdict), line.detail) for line in lines]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))

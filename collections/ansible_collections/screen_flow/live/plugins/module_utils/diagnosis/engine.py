@@ -18,7 +18,9 @@ LAYERS = (
     "server", "redis", "worker", "api", "sign_in", "origin_certificate", "nginx", "origin_firewall", "edge",
     "page",
 )  # fmt: skip
-FRESH = 10  # seconds after its start in which a container may have been observed while it was starting
+FRESH = (
+    10  # seconds in which a container may have been observed while it was starting, nginx before its reload
+)
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,17 @@ def rule(
 def unsettled(e: Evidence, again: bool) -> str:
     """Return why the stack is not at rest, as a sentence; empty when it is.
 
-    The first look (`again` false) also counts a container that has just become healthy: a probe may have run
-    before it was.
+    The first look (`again` false) also counts a container that has just become healthy, as a probe may have
+    run before it was, and a configuration of nginx that was just written and not yet loaded.
     """
     commands = e["server.deploying"]
     if commands:
         return f"the stack is being changed right now ({commands[0]})."
     now = e["server.clock.server"] or 0.0
+    written = e["server.nginx_loaded.newest"]
+    # A run that has just written nginx's files is about to reload it.
+    if not again and written is not None and 0 <= now - written < FRESH:
+        return f"nginx's configuration changed {now - written:.0f} s ago."
     for name, container in (e["server.containers"] or {}).items():
         if container["restarts"]:
             continue  # it exits repeatedly, which is a fault

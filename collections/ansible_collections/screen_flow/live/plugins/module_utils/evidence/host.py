@@ -59,11 +59,6 @@ def processes() -> list[tuple[psutil.Process, list[str]]]:
     return [(process, process.info["cmdline"] or [""]) for process in psutil.process_iter(["cmdline"])]
 
 
-def nginx_workers() -> list[psutil.Process]:
-    """Return nginx's worker processes; raises Missing."""
-    return [process for process, words in processes() if is_nginx_worker(words)]
-
-
 def is_nginx_worker(words: list[str]) -> bool:
     """Return whether a command line is the title of an nginx worker; psutil splits titles at spaces."""
     return " ".join(words).startswith(NGINX_WORKER)
@@ -139,6 +134,38 @@ def firewall(deadline: Deadline) -> dict[str, Any]:
     if shown.returncode:
         raise Missing(f"nft can't list the rules: {' '.join(last_lines(shown.stderr))}")
     return {"nftables": json.loads(shown.stdout).get("nftables", [])}
+
+
+def limits(deadline: Deadline) -> dict[str, bool]:
+    """Return which limits of containers the kernel enforces; Docker drops the others. Raises Missing."""
+    shown = run(["docker", "info", "--format", "{{json .}}"], deadline)
+    try:
+        info = json.loads(shown.stdout)
+        return {"memory": info["MemoryLimit"], "pids": info["PidsLimit"]}
+    except (ValueError, KeyError):
+        raise Missing(f"Docker returned an error: {' '.join(last_lines(shown.stderr))}") from None
+
+
+def reboot() -> dict[str, Any]:
+    """Return whether packages require a reboot and which, the running kernel and the newest installed one.
+
+    `newest` is empty where the running kernel is not among the installed ones, as in a container.
+    """
+    packages = Path("/run/reboot-required.pkgs")
+    required = packages.with_suffix("").exists()
+    kernels = [file.name.removeprefix("vmlinuz-") for file in Path("/boot").glob("vmlinuz-*")]
+    running = os.uname().release
+    return {
+        "required": required,
+        "packages": sorted(set(packages.read_text().split())) if packages.exists() else [],
+        "running": running,
+        "newest": max(kernels, key=_version) if running in kernels else "",
+    }
+
+
+def _version(kernel: str) -> list[tuple[int, str]]:
+    """Return a kernel's release as a sort key: 6.12.9 before 6.12.10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", kernel)]
 
 
 def addresses(deadline: Deadline) -> list[str]:

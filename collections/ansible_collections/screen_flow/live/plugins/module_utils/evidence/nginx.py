@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import nginx_config
+from . import nginx_config, running
 from .document import Missing, last_lines
 from .gather import Deadline, Once, gather, run
-from .host import nginx_workers, open_files
+from .host import open_files
 
 CONFIGURATION = Path("/etc/nginx/nginx.conf")
 ERROR_LOG = Path("/var/log/nginx/error.log")
@@ -64,23 +64,19 @@ def test(deadline: Deadline) -> dict[str, Any]:
     return {"ok": tested.returncode == 0, "error": error}
 
 
-def loaded(configuration: Once[Configuration]) -> dict[str, Any]:
+def loaded(deadline: Deadline) -> dict[str, Any]:
     """Return when nginx last read its configuration, and the files changed since; raises Missing."""
-    started = [process.create_time() for process in nginx_workers()]
+    workers = running.nginx_workers(running.main_process("nginx", deadline))
+    started = [moment for worker in workers if (moment := running.started(worker)) is not None]
     if not started:
-        return {"workers": 0, "loaded": None, "changed": [], "newest": None}
-    try:
-        files = configuration().files
-    except Missing:
-        files = [CONFIGURATION]
-    # Two seconds for a reload that follows the writing at once, and for the low resolution of process times.
-    times = {str(file): file.stat().st_ctime for file in files}
-    changed = [name for name, moment in times.items() if moment > max(started) + 2]
+        return {"workers": 0, "loaded": None, "changed": [], "newest": None, "refusal": ""}
+    changed = running.changed_since(min(started), running.nginx_files(CONFIGURATION))
     return {
         "workers": len(started),
-        "loaded": max(started),
-        "changed": changed,
-        "newest": max(times.values()),
+        "loaded": min(started),
+        "changed": sorted(changed),
+        "newest": max(changed.values(), default=None),
+        "refusal": running.refusal(ERROR_LOG, min(changed.values())) if changed else "",
     }
 
 

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from ..engine import Evidence, rule
 
-RELOAD_GRACE = 120  # seconds within which a run that wrote a file may still reload nginx
 DEPLOY_NGINX = (
     "Run ansible-playbook site.yml --tags nginx: it writes the whole configuration, tests and reloads it."
 )
@@ -38,14 +37,35 @@ def nginx_configuration_invalid(e: Evidence) -> str | None:
 @rule(
     "nginx_configuration_is_wrong",
     RELOAD,
-    explained_by=("key_mismatch", "nginx_configuration_invalid", "nginx_stopped"),
+    explained_by=(
+        "key_mismatch",
+        "certificate_not_loaded",
+        "nginx_configuration_invalid",
+        "nginx_stopped",
+        "nginx_reload_refused",
+    ),
+    deploys=True,
 )
 def nginx_not_reloaded(e: Evidence) -> str | None:
     """Files of the configuration are newer than what nginx runs with."""
-    loaded, now = e["server.nginx_loaded"], e["server.clock.server"]
-    if not loaded or not loaded["changed"] or now is None or now - loaded["newest"] < RELOAD_GRACE:
+    loaded = e["server.nginx_loaded"]
+    if not loaded or not loaded["changed"]:
         return None
     return f"nginx was not reloaded since {', '.join(loaded['changed'])} changed."
+
+
+@rule(
+    "nginx_configuration_is_wrong",
+    "Undo the change that the message names, or restart nginx: systemctl restart nginx. That closes every "
+    "socket; clients reconnect and resume.",
+    explained_by=("key_mismatch", "nginx_configuration_invalid", "nginx_stopped"),
+)
+def nginx_reload_refused(e: Evidence) -> str | None:
+    """Nginx refused to load a configuration that passes its own test, and runs the old one."""
+    loaded = e["server.nginx_loaded"]
+    if not loaded or not loaded["changed"] or not loaded["refusal"]:
+        return None
+    return f"nginx refused to load {', '.join(loaded['changed'])}: {loaded['refusal']}."
 
 
 def _socket_location(e: Evidence) -> Mapping[str, Any] | None:
