@@ -83,7 +83,11 @@ def test_the_kernel_s_limits_admit_the_api_s_backlog(compose):
 def own(render, **inputs):
     """Return the services of a project with an image of the user's own and these inputs."""
     text = render(
-        "app_stack", "compose.yaml.j2", app_stack_image="registry.example.com/backend:1.0", **inputs
+        "app_stack",
+        "compose.yaml.j2",
+        app_stack_image="registry.example.com/backend:1.0",
+        __app_stack_built={"redis": "screen-flow-redis:1"},
+        **inputs,
     )
     return yaml.safe_load(text)["services"]
 

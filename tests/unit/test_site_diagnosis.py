@@ -37,9 +37,9 @@ CASES = {
         "edge/probes/edge": failing("edge", "pong", 101),
     },
     "redis_full": {
-        "server/redis/info/maxmemory": "10",
-        "server/canary": {"published_on": None, "subscribed_to": [], "received_ms": None,
-                          "redis_code": "OOM", "error": "OutOfMemoryError"},
+        "server/redis/write_code": "OOM",
+        "server/canary": {"status": 503, "error": "the upload got HTTP 503: full", "received_ms": None,
+                          "processed_ms": None, "done_unreported": False},
     },
     "redis_can_not_save": {"server/redis/info/aof_last_write_status": "err"},
     "redis_password": {
@@ -50,10 +50,12 @@ CASES = {
     "worker_stopped": {"server/containers/worker": container(state="exited"), "server/canary": ...},
     "worker_silent": {"server/worker": {"seen": 99.0, "waiting": 3}},
     "other_channel": {
-        "server/canary": {"published_on": "user:site-check:event",
-                          "subscribed_to": ["user:site-check:events"],
-                          "received_ms": None, "redis_code": None, "error": ""},
+        "server/canary": {"status": 202, "error": "", "received_ms": 20, "processed_ms": None,
+                          "done_unreported": True, "published_on": ["user:site-check:event"],
+                          "subscribed_to": ["user:site-check:events"]},
     },
+    "service_stopped": {"server/containers/search": container(state="exited")},
+    "not_ready": {"server/ready": {"healthz": 200, "readyz": 503, "redis_code": None}},
     "api_stopped": {
         "server/containers/api": container(state="exited"),
         "server/probes/api": failing("api", "tcp"),
