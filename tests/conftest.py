@@ -11,7 +11,7 @@ import pytest
 from tests.kit.site import Demo, SiteClient, resolve_localhost
 
 TESTS = Path(__file__).parent
-OVER_A_SITE = [TESTS / suite for suite in ("browser", "faults", "reliability", "runbook")]
+OVER_A_SITE = [TESTS / suite for suite in ("browser", "faults", "other_backend", "reliability", "runbook")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,9 @@ EXPECTED = {
     "edge_idle_seconds": 100,
     "origin_addresses": [],
     "edge_only": True,
+    "services": ["api", "worker", "extractor", "redis", "search"],
+    "reference_backend": True,
+    "session": True,
 }
 
 RECORDS = [
@@ -98,6 +101,7 @@ def healthy():
             "api": container(variables={"APP_HEARTBEAT_SECONDS": "30"}),
             "worker": container(),
             "redis": container(),
+            "search": container(),
         },
         "deploying": [],
         "upstream": [{"server": EXPECTED["upstream"], "status": 200, "error": ""}],
@@ -107,15 +111,16 @@ def healthy():
             name: probed(name) for name in ("api", "nginx port 80", "nginx port 443")
         },
         "redis": {
-            "ping": "PONG", "code": None,
+            "ping": "PONG", "code": None, "write_code": None,
             "info": {
                 "used_memory": "10", "maxmemory": "0", "maxmemory_policy": "noeviction",
                 "aof_last_write_status": "ok",
             },
         },
         "worker": {"seen": 0.5, "waiting": 0},
-        "canary": {"published_on": "user:site-check:events", "subscribed_to": ["user:site-check:events"],
-                   "received_ms": 300, "redis_code": None, "error": ""},
+        "canary": {
+            "status": 202, "error": "", "received_ms": 20, "processed_ms": 300, "done_unreported": False,
+        },
         "disk": [{"path": "/", "size": 10**11, "free": 5 * 10**10, "inodes_free": 0.9}],
         "files": {"nginx": {"open": 20, "limit": 8192}, "api": {"open": 20, "limit": 20000}},
         "firewall": {"nftables": []},

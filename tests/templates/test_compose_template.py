@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from app.main import BACKLOG
+from tests.kit.process import REPOSITORY
 
 WAIVERS = Path(__file__).parents[2] / ".compose-lint.yml"
 
@@ -20,6 +21,7 @@ def compose(request, render, tmp_path):
             "compose.yaml.j2",
             app_stack_image=request.param,
             app_stack_socket=not request.param,
+            app_stack_worker_command=["node", "worker.js"] if request.param else [],
             app_stack_allowed_origins=["https://www.example.com"],
             __app_stack_built={"app": "screen-flow-app:1", "redis": "screen-flow-redis:1"},
         )
@@ -101,3 +103,66 @@ def test_the_kernel_s_limits_admit_the_api_s_backlog(compose):
     api = yaml.safe_load(compose.read_text())["services"]["api"]
     files = api["ulimits"]["nofile"]
     assert files["soft"] == files["hard"] > api["sysctls"]["net.core.somaxconn"] >= BACKLOG
+
+
+def own(render, **inputs):
+    """Return the services of a project with an image of the user's own and these inputs."""
+    text = render(
+        "app_stack",
+        "compose.yaml.j2",
+        app_stack_image="registry.example.com/backend:1.0",
+        __app_stack_built={"redis": "screen-flow-redis:1"},
+        **inputs,
+    )
+    return yaml.safe_load(text)["services"]
+
+
+def test_your_own_image_needs_no_worker_and_keeps_its_own_command_and_health_check(render):
+    services = own(render)
+    assert services.keys() == {"api", "redis"}
+    assert not {"command", "healthcheck"} & services["api"].keys()
+
+
+def test_your_own_worker_is_not_judged_by_the_health_check_of_the_api(render):
+    worker = own(render, app_stack_worker_command=["node", "worker.js"])["worker"]
+    assert worker["command"] == ["node", "worker.js"]
+    assert worker["healthcheck"] == {"disable": True}
+
+
+def test_user_root_and_environment_are_the_inventory_s(render):
+    services = own(
+        render,
+        app_stack_user_id=1000,
+        app_stack_read_only=False,
+        app_stack_environment={"COLOUR": "a$b", "LIMIT": 3},
+        app_stack_api_command=["node", "$HOME"],
+    )
+    assert services["api"]["user"] == services["redis"]["user"] == "1000:1000"
+    assert (services["api"]["read_only"], services["redis"]["read_only"]) == (False, True)
+    environment = services["api"]["environment"]
+    assert (environment["COLOUR"], environment["LIMIT"]) == ("a$$b", "3")
+    assert services["api"]["command"] == ["node", "$$HOME"]
+
+
+def test_a_redis_of_your_own_replaces_the_project_s(render):
+    services = own(render, app_stack_redis_url="rediss://app@redis.example.com:6380/1")
+    assert services.keys() == {"api"}
+    assert "depends_on" not in services["api"]
+    assert services["api"]["environment"]["APP_REDIS_URL"] == "rediss://app@redis.example.com:6380/1"
+
+
+def test_further_services_are_added_as_they_are(render):
+    search = {"image": "registry.example.com/search:2", "networks": ["inside"]}
+    assert own(render, app_stack_services={"search": search})["search"] == search
+
+
+def test_the_inventory_may_not_set_the_variables_that_the_role_sets(render):
+    everything = {
+        "app_stack_session_jwks_url": "https://login.example.com/keys",
+        "app_stack_session_ca_bundle": "/ca.pem",
+        "app_stack_sign_in_url": "/login",
+        "app_stack_socket": True,
+    }
+    environments = [own(render, **inputs)["api"]["environment"] for inputs in ({}, everything)]
+    listed = yaml.safe_load((REPOSITORY / "roles/app_stack/vars/main.yml").read_text())
+    assert set(listed["__app_stack_variables"]) == environments[0].keys() | environments[1].keys()

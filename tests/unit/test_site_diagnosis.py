@@ -38,9 +38,9 @@ CASES = {
         "edge/probes/edge": failing("edge", "pong", 101),
     },
     "redis_full": {
-        "server/redis/info/maxmemory": "10",
-        "server/canary": {"published_on": None, "subscribed_to": [], "received_ms": None,
-                          "redis_code": "OOM", "error": "OutOfMemoryError"},
+        "server/redis/write_code": "OOM",
+        "server/canary": {"status": 503, "error": "the upload got HTTP 503: full", "received_ms": None,
+                          "processed_ms": None, "done_unreported": False},
     },
     "storage_full": {"server/ready/storage": "full"},
     "redis_can_not_save": {"server/redis/info/aof_last_write_status": "err"},
@@ -53,10 +53,12 @@ CASES = {
     "extractor_down": {"server/containers/extractor": container(state="exited")},
     "worker_silent": {"server/worker": {"seen": 99.0, "waiting": 3}},
     "other_channel": {
-        "server/canary": {"published_on": "user:site-check:event",
-                          "subscribed_to": ["user:site-check:events"],
-                          "received_ms": None, "redis_code": None, "error": ""},
+        "server/canary": {"status": 202, "error": "", "received_ms": 20, "processed_ms": None,
+                          "done_unreported": True, "published_on": ["user:site-check:event"],
+                          "subscribed_to": ["user:site-check:events"]},
     },
+    "service_stopped": {"server/containers/search": container(state="exited")},
+    "not_ready": {"server/ready": {"healthz": 200, "readyz": 503, "redis_code": None}},
     "api_stopped": {
         "server/containers/api": container(state="exited"),
         "server/probes/api": failing("api", "tcp"),

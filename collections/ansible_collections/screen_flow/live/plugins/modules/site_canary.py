@@ -1,69 +1,86 @@
 #!/usr/bin/python
-"""Ansible module: publish one event as the backend does, and check whether the api logged its sockets."""
+"""Ansible module: upload one CV as the probe's user, and check whether the api logged its sockets."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_canary
-short_description: Publish a canary as the backend publishes its events
+short_description: Upload a canary, whose events a socket then receives
 description:
-  - Publishes one event from the worker's container, with the backend's own code and password, to a user id
-    that is reserved for probes. Reads the api's log for the lines that the guide requires.
-  - The event expires like any other and changes nothing on the site.
+  - Uploads one small CV over the api's port on this server, by the session of a user id that is reserved for
+    probes. Any backend that keeps to docs/contract.md processes it like any other.
+  - With O(reference_backend), also reads the api's log for the lines that the guide requires.
 options:
-  user_id:
-    description: User id that is reserved for probes; starts with V(site-check).
-    type: str
-    default: site-check
   nonce:
-    description: Identifies this canary.
+    description: Identifies this canary; its file name is V(site-check-NONCE.txt).
     type: str
     required: true
+  cookie:
+    description: Cookie header with the session of the probe's user.
+    type: str
+    required: true
+  origin:
+    description: Origin header, by which the api recognizes its own page.
+    type: str
+    required: true
+  api_port:
+    description: Port of the api on 127.0.0.1.
+    type: int
+    default: 8000
+  user_id:
+    description: User id that is reserved for probes, whose sockets the log is searched for.
+    type: str
+    default: site-check
   compose_dir:
     description: Folder of the compose project.
     type: path
     default: /opt/screen-flow
+  reference_backend:
+    description: Whether the api logs as the reference backend does.
+    type: bool
+    default: true
   delay:
-    description: Seconds to wait before publishing.
+    description: Seconds to wait before uploading.
     type: int
     default: 0
   timeout:
-    description: Seconds that Docker may take; this includes the start of a Python process.
+    description: Seconds that the upload and Docker may take.
     type: float
     default: 8
 extends_documentation_fragment: screen_flow.live.attributes.read_only
 attributes:
   check_mode:
     support: full
-    details: Nothing is published in check mode.
+    details: Nothing is uploaded in check mode.
 author: screen-flow developers (@screen-flow)
 """
 
 EXAMPLES = r"""
-- name: Publish a canary
+- name: Upload a canary
   screen_flow.live.site_canary:
     nonce: a1b2c3
+    origin: https://www.example.com
+    cookie: "{{ signed.cookie }}"
 """
 
 RETURN = r"""
 canary:
   description: >-
-    A datum of the evidence document; its value is the V(channel) that the canary was published on, or the
-    V(error) for which it was not, and V(redis_code), the code of the Redis error behind that, such as OOM, or
-    null.
+    A datum of the evidence document; its value is the HTTP V(status) of the upload, the V(batch_id), and the
+    V(error) for which it was not accepted, else empty.
   type: dict
   returned: always
 logged:
   description: A datum; the lines of the last two minutes about the probe's sockets, redacted.
   type: dict
-  returned: always
+  returned: with O(reference_backend)
 """
 
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.evidence.canary import publish
+from ..module_utils.evidence.canary import Sender, upload
 from ..module_utils.evidence.document import Missing, last_lines
 from ..module_utils.evidence.gather import Deadline, Source, gather, run
 
@@ -92,30 +109,32 @@ def logged(compose_dir: str, user_id: str, deadline: Deadline) -> list[str]:
 
 
 def main() -> None:
-    """Entry point: publish and read the log, both at once."""
+    """Entry point: upload and read the log, both at once."""
     module = AnsibleModule(
         argument_spec={
-            "user_id": {"type": "str", "default": "site-check"},
             "nonce": {"type": "str", "required": True},
+            "cookie": {"type": "str", "required": True, "no_log": True},
+            "origin": {"type": "str", "required": True},
+            "api_port": {"type": "int", "default": 8000},
+            "user_id": {"type": "str", "default": "site-check"},
             "compose_dir": {"type": "path", "default": "/opt/screen-flow"},
+            "reference_backend": {"type": "bool", "default": True},
             "delay": {"type": "int", "default": 0},
             "timeout": {"type": "float", "default": 8},
         },
         supports_check_mode=True,
     )
     given = module.params
-    if not given["user_id"].startswith("site-check"):
-        module.fail_json(msg=f"user_id is '{given['user_id']}'; use one that starts with site-check.")
     time.sleep(0 if module.check_mode else given["delay"])
-    folder, user_id = given["compose_dir"], given["user_id"]
     deadline = Deadline(given["timeout"])
-    sources: dict[str, Source] = {"logged": lambda: logged(folder, user_id, deadline)}
+    sources: dict[str, Source] = {}
+    if given["reference_backend"]:
+        sources["logged"] = lambda: logged(given["compose_dir"], given["user_id"], deadline)
     if not module.check_mode:
-        sources["canary"] = lambda: publish(
-            container("worker", folder, deadline), user_id, given["nonce"], deadline
-        )
-    unpublished = Missing("nothing is published in check mode.").datum()
-    module.exit_json(changed=False, **{"canary": unpublished, **gather(sources, deadline)})
+        sender = Sender(given["api_port"], given["origin"], given["cookie"], given["timeout"])
+        sources["canary"] = lambda: upload(sender, given["nonce"])
+    unsent = Missing("nothing is uploaded in check mode.").datum()
+    module.exit_json(changed=False, **{"canary": unsent, **gather(sources, deadline)})
 
 
 if __name__ == "__main__":

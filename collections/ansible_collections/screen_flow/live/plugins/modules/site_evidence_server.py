@@ -11,7 +11,7 @@ description:
     once.
   - Each datum is V({"value"&colon; ...}) or V({"missing"&colon; "why", "reason"&colon; "an enum"}); a query
     that hangs becomes the latter.
-  - Changes nothing, except that one event, the canary, is published to O(user_id), which only probes use.
+  - Changes nothing, except that one small CV, the canary, is uploaded by O(user_id), which only probes use.
 options:
   targets:
     description: What to probe; the one called V(api) is also the socket that receives the canary.
@@ -39,6 +39,15 @@ options:
     description: Folder of the compose project.
     type: path
     default: /opt/screen-flow
+  reference_backend:
+    description: Whether the backend is the reference one, of whose inside more is known than the contract.
+    type: bool
+    default: true
+  services:
+    description: Services that the compose project has.
+    type: list
+    elements: str
+    default: [api, worker, extractor, redis]
   control_time:
     description: The control node's clock, in Unix seconds.
     type: float
@@ -140,17 +149,21 @@ evidence:
       description: Results of M(screen_flow.live.site_probe) by target.
       type: dict
     redis:
-      description: The reply to V(ping), its error V(code) (such as WRONGPASS, or null), and fields of
-        V(info).
+      description: The reply to V(ping), its error V(code) (such as WRONGPASS, or null), V(write_code), with
+        which a write was refused (OOM or MISCONF, or null), and fields of V(info). Null where O(services) has
+        no V(redis).
       type: dict
     worker:
       description: Seconds since a worker was last V(seen), null for never, and how many jobs are V(waiting).
+        Null without O(reference_backend).
       type: dict
     canary:
       description: >-
-        The channel that the worker V(published_on), the channels that the api is V(subscribed_to),
-        V(received_ms) or null, the publisher's V(error), and V(redis_code), the code of the Redis error
-        behind it, or null.
+        Of an upload of the probe's user, the HTTP V(status) and the V(error), empty for none;
+        V(received_ms) and V(processed_ms), when its first event and the one of its processed CV came over a
+        socket of the api, or null; V(done_unreported), whether the api reports it as processed although that
+        event did not come, and then, with the project's own Redis, the channels V(published_on) and
+        V(subscribed_to).
       type: dict
     disk:
       description: Of each file system V(path), V(size) and V(free) in bytes, and V(inodes_free), a share.
@@ -187,10 +200,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.evidence import host, nginx
+from ..module_utils.evidence.canary import Sender
 from ..module_utils.evidence.certificate import certificate
 from ..module_utils.evidence.document import Datum
 from ..module_utils.evidence.gather import Deadline, Once, gather_with_group
-from ..module_utils.evidence.stack import MEMBERS, ready, stack
+from ..module_utils.evidence.stack import MEMBERS, Project, ready, stack
 from ..module_utils.probe.stages import probe_by_name
 from ..module_utils.probe.target import TARGET_SPEC, Target, read_targets
 
@@ -200,6 +214,8 @@ def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Dat
     deadline = Deadline(given["deadline"])
     name, https_port, timeout = given["server_name"], given["https_port"], given["timeout"]
     api = next(target for target in targets if target.name == "api")
+    project = Project(given["compose_dir"], given["services"], given["reference_backend"])
+    sender = Sender(given["api_port"], api.origin or "", api.cookie or "", timeout)
     configuration = Once(lambda: nginx.read_configuration(name, given["websocket_path"]))
     return gather_with_group(
         {
@@ -210,7 +226,7 @@ def gather_server(given: dict[str, Any], targets: list[Target]) -> dict[str, Dat
             "nginx_loaded": lambda: nginx.loaded(deadline),
             "listening": host.listening,
             "certificate": lambda: certificate(configuration, name, https_port, deadline),
-            "stack": lambda: stack(given["compose_dir"], api, given["user_id"], deadline),
+            "stack": lambda: stack(project, api, sender, given["user_id"], deadline),
             "deploying": host.deploying,
             "ready": lambda: ready(given["api_port"], timeout),
             "upstream": lambda: nginx.upstream(configuration, timeout),
@@ -241,6 +257,8 @@ def main() -> None:
             "api_port": {"type": "int", "default": 8000},
             "https_port": {"type": "int", "default": 443},
             "compose_dir": {"type": "path", "default": "/opt/screen-flow"},
+            "reference_backend": {"type": "bool", "default": True},
+            "services": {"type": "list", "elements": "str", "default": ["api", "worker", "extractor", "redis"]},
             "control_time": {"type": "float", "required": True},
             "timeout": {"type": "float", "default": 5},
             "deadline": {"type": "float", "default": 7},

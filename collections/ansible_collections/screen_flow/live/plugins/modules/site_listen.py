@@ -60,20 +60,25 @@ listened:
       type: float
     canary_ms:
       description: >-
-        Milliseconds from the canary's entry into Redis, by the server's clock, to its arrival here, by this
-        machine's; null when it did not arrive.
+        Milliseconds from the time in the canary's first event, by the server's clock, to its arrival here, by
+        this machine's; null when it did not arrive.
+      type: float
+    processed_ms:
+      description: Milliseconds between the times of its first event and of its processed CV's, or null.
       type: float
     ended:
       description: How the socket ended before everything had arrived, in one sentence; else empty.
       type: str
 """
 
+import datetime
 import json
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.evidence.canary import ends_a_cv, file_name
 from ..module_utils.evidence.document import Datum, Missing
 from ..module_utils.probe.stages import Result, StageError, open_socket, since, timeout_message
 from ..module_utils.probe.target import TARGET_SPEC, Target, read_target
@@ -103,15 +108,17 @@ def listen(target: Target, nonce: str, heartbeat: bool, deadline: float) -> Datu
         "pong_ms": None,
         "heartbeat_seconds": None,
         "canary_ms": None,
+        "processed_ms": None,
         "ended": "",
     }
-    wanted = {"pong_ms", "canary_ms"} | ({"heartbeat_seconds"} if heartbeat else set())
+    wanted = {"pong_ms", "canary_ms", "processed_ms"} | ({"heartbeat_seconds"} if heartbeat else set())
+    first: dict[str, float] = {}
     try:
         sent = time.monotonic()
         client.send("ping")
         while any(found[name] is None for name in wanted) and time.monotonic() - start < deadline:
             client.settimeout(max(0.1, start + deadline - time.monotonic()))
-            _record(found, client.recv(), sent, nonce)
+            _record(found, client.recv(), sent, nonce, first)
     except websocket.WebSocketTimeoutException:
         pass  # the deadline; what did not arrive is null
     except (websocket.WebSocketException, OSError) as error:
@@ -122,8 +129,10 @@ def listen(target: Target, nonce: str, heartbeat: bool, deadline: float) -> Datu
     return {"value": found}
 
 
-def _record(found: dict[str, Any], message: str | bytes, sent: float, nonce: str) -> None:
-    """Record a message's arrival."""
+def _record(
+    found: dict[str, Any], message: str | bytes, sent: float, nonce: str, first: dict[str, float]
+) -> None:
+    """Record a message's arrival; `first` keeps when the canary's first event was sent."""
     arrived = time.time()
     try:
         event = json.loads(message)
@@ -134,9 +143,13 @@ def _record(found: dict[str, Any], message: str | bytes, sent: float, nonce: str
         found["pong_ms"] = since(sent)
     elif kind == "heartbeat" and found["heartbeat_seconds"] is None:
         found["heartbeat_seconds"] = round(time.monotonic() - sent, 1)
-    elif event.get("nonce") == nonce:
-        # Redis's ids start with its clock in milliseconds.
-        found["canary_ms"] = round(arrived * 1000 - int(str(event["id"]).partition("-")[0]), 1)
+    elif file_name(nonce) in str(message):
+        sent_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
+        if found["canary_ms"] is None:
+            found["canary_ms"] = round((arrived - sent_at) * 1000, 1)
+            first["sent"] = sent_at
+        if ends_a_cv(str(message)):
+            found["processed_ms"] = round((sent_at - first["sent"]) * 1000, 1)
 
 
 def main() -> None:

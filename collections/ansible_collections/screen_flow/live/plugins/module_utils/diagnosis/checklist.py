@@ -2,7 +2,9 @@
 
 A line is ok when its evidence is present and none of diagnose's rules for it finds a fault. Without the
 evidence it has failed, because a site whose layers can't be examined is not verified; only a line that needs
-a Cloudflare token is then "not tried". A warning names what the server lacks and the site works without.
+a Cloudflare token, or a session for the probes, is then "not tried". A backend of the user's own has no line
+for what only the reference backend and its page do. A warning names what the server lacks and the site works
+without.
 
 `document["verify"]` holds the data of modules site_listen and site_canary: `listened`, `canary`, `logged`.
 """
@@ -52,6 +54,8 @@ class Check:
     rules: tuple[str, ...]
     describe: Callable[[Evidence], str]
     needs_token: bool = False
+    needs_session: bool = False
+    reference_only: bool = False
 
 
 def _location(e: Evidence) -> Mapping[str, Any]:
@@ -147,13 +151,16 @@ def _pong(e: Evidence) -> str:
 
 
 def _canary(e: Evidence) -> str:
-    canary, took = e["verify.canary"], e["verify.listened.canary_ms"]
+    canary, listened = e["verify.canary"], e["verify.listened"] or {}
     if canary["error"]:
-        raise Fault(f"it was not published: {canary['error']}")
+        raise Fault(canary["error"])
+    took, processed = listened.get("canary_ms"), listened.get("processed_ms")
     if took is None:
         why = e.document["verify"]["listened"].get("missing", "")
-        raise Fault(f"published on {canary['channel']}, but not received through the edge. {why}".strip())
-    return f"published on {canary['channel']}, received through the edge after {took:.0f} ms"
+        raise Fault(f"a CV was uploaded, but its events were not received through the edge. {why}".strip())
+    if processed is None:
+        raise Fault(f"an uploaded CV's first event came after {took:.0f} ms, but it was not processed.")
+    return f"received through the edge {took:.0f} ms after it was sent; CV processed in {processed:.0f} ms"
 
 
 CHECKS = (
@@ -227,9 +234,11 @@ CHECKS = (
             "redis_can_not_save",
             "redis_password",
             "redis_silent",
+            "not_ready",
             "worker_stopped",
             "worker_silent",
             "extractor_down",
+            "service_stopped",
             "api_stopped",
             "api_hangs",
             "api_on_other_port",
@@ -238,13 +247,28 @@ CHECKS = (
         _services,
     ),
     Check("api", "Limits of the containers", "server.limits", ("docker_stopped",), _limits),
-    Check("api", "Heartbeat", "verify.listened", ("no_heartbeat",), _heartbeat),
-    Check("api", "WebSocket connections logged", "verify.logged", (), _logged),
+    Check("api", "Heartbeat", "verify.listened", ("no_heartbeat",), _heartbeat, needs_session=True),
+    Check(
+        "api",
+        "WebSocket connections logged",
+        "verify.logged",
+        (),
+        _logged,
+        needs_session=True,
+        reference_only=True,
+    ),
     Check("page", "wss:// for https", "edge.page", ("page_opens_ws",), _wss),
-    Check("page", "Reconnecting WebSocket served", "edge.page", (), _client),
+    Check("page", "Reconnecting WebSocket served", "edge.page", (), _client, reference_only=True),
     Check("socket", "101 from outside", "edge.probes", (), _upgrade),
     Check("socket", "ping and pong from outside", "edge.probes", (), _pong),
-    Check("events", "Redis event received through Cloudflare", "verify.canary", ("other_channel",), _canary),
+    Check(
+        "events",
+        "Event received through Cloudflare",
+        "verify.canary",
+        ("other_channel",),
+        _canary,
+        needs_session=True,
+    ),
 )
 
 
@@ -270,6 +294,8 @@ def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list
     }
 
     def line(check: Check) -> Line:
+        if check.needs_session and not evidence.expect("session"):
+            return Line(check.layer, check.name, NOT_TRIED, "site_check_session is none.")
         if value(document, check.needs) is None:
             why = absent.get(check.needs) or "there is no evidence for it."
             return Line(check.layer, check.name, NOT_TRIED if check.needs_token else FAILED, why)
@@ -283,7 +309,9 @@ def judge(document: Mapping[str, Any], layers: Collection[str] = LAYERS) -> list
         except Fault as fault:
             return Line(check.layer, check.name, FAILED, str(fault))
 
-    checks = [*CHECKS, *map(_alias, evidence.names[1:])]
+    own = not evidence.expect("reference_backend")
+    checks = [check for check in CHECKS if not (own and check.reference_only)]
+    checks += map(_alias, evidence.names[1:])
     checks.sort(key=lambda check: LAYERS.index(check.layer))
     return [line(check) for check in checks if check.layer in layers]
 

@@ -1,53 +1,91 @@
-"""The canary: one event for the probe's own user, published as the backend publishes its events."""
+"""The canary: an upload of the probe's own user, whose events its socket receives (docs/contract.md)."""
 
 from __future__ import annotations
 
-import datetime
+import http.client
 import json
+import secrets
+from dataclasses import dataclass
 from typing import Any
 
-from .document import last_lines
-from .gather import Deadline, run
+from .document import redact
 
-# Runs in the worker's container with the backend's own code, URL and password. Prints a JSON object: channel,
-# redis_code and error. redis-py 8 keeps the code of an error reply in status_code, or in front of the
-# message; the code is the reply's first word, in capitals (RESP, "Simple errors").
-SCRIPT = """
-import json, os, sys
-from pathlib import Path
-import redis
-from app.events import PUBLISH, channel, stream
-from app.redis_password import from_url
-user, event = sys.argv[1:]
-password = os.environ.get("APP_REDIS_PASSWORD_FILE")
-client = redis.Redis.from_url(
-    **from_url(os.environ["APP_REDIS_URL"], Path(password) if password else None),
-    socket_timeout=3, socket_connect_timeout=3,
-)
-found = {"channel": channel(user), "redis_code": None, "error": ""}
-try:
-    client.eval(PUBLISH, 1, stream(user), channel(user), event)
-except redis.RedisError as error:
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    if isinstance(error, redis.AuthenticationError):
-        code = "WRONGPASS"
-    found = {"channel": "", "redis_code": code if code.isupper() else None,
-             "error": f"{type(error).__name__}: {error}"}
-print(json.dumps(found))
-"""
+BATCHES = "/api/v1/cv-processing/batches"
+CV = "Site Check\nsite-check@example.com\n"
 
 
-def publish(worker: str, user_id: str, nonce: str, deadline: Deadline) -> dict[str, Any]:
-    """Publish a canary with this nonce from the worker's container (an id).
+@dataclass(frozen=True)
+class Sender:
+    """How the canary is sent: the api's port on this server, Origin and Cookie headers, seconds to wait."""
 
-    Returns the `channel` that it was published on; or why not, as `error` (a sentence) and `redis_code` (the
-    code of Redis's error reply, such as OOM, where it is the cause). Raises Missing.
+    port: int
+    origin: str
+    cookie: str
+    timeout: float
+
+
+def file_name(nonce: str) -> str:
+    """Return the name of the canary's CV, which its events contain."""
+    return f"site-check-{nonce}.txt"
+
+
+def ends_a_cv(message: str) -> bool:
+    """Return whether an event reports that a CV was processed, or could not be."""
+    return _field(message, "type") == "cv_progress" and _field(message, "status") in ("done", "failed")
+
+
+def upload(sender: Sender, nonce: str) -> dict[str, Any]:
+    """Upload a canary with this nonce.
+
+    Returns the HTTP `status`, None without a response; the `batch_id`, None unless it was accepted; and the
+    `error`, why it was not, as a sentence.
     """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    event = json.dumps({"type": "canary", "time": now, "nonce": nonce}, separators=(",", ":"))
-    command = ["docker", "exec", worker, "python", "-c", SCRIPT, user_id, event]
-    done = run(command, deadline, at_most=deadline.seconds)
-    if done.returncode:
-        return {"channel": "", "redis_code": None, "error": " ".join(last_lines(done.stderr)[-1:])}
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found | {"error": " ".join(last_lines(found["error"]))}
+    boundary = secrets.token_hex(16)
+    body = (
+        f"--{boundary}\r\n"
+        f'Content-Disposition: form-data; name="files"; filename="{file_name(nonce)}"\r\n'
+        f"Content-Type: text/plain\r\n\r\n{CV}\r\n--{boundary}--\r\n"
+    )
+    status, text = _request(
+        sender, "POST", BATCHES, body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    )
+    batch_id = _field(text, "batch_id") if status == 202 else None
+    error = ""
+    if status is None:
+        error = f"the upload got no response: {text}."
+    elif status != 202:
+        error = f"the upload got HTTP {status}: {redact(str(_field(text, 'detail') or text.strip()))}"
+    elif batch_id is None:
+        error = "the response to the upload has no batch_id."
+    return {"status": status, "batch_id": batch_id, "error": error}
+
+
+def is_done(sender: Sender, batch_id: str) -> bool | None:
+    """Return whether the api reports the canary's batch as done; None when it does not report it."""
+    status, text = _request(sender, "GET", f"{BATCHES}/{batch_id}")
+    return _field(text, "status") == "done" if status == 200 else None
+
+
+def _request(
+    sender: Sender, method: str, path: str, body: str = "", headers: dict[str, str] | None = None
+) -> tuple[int | None, str]:
+    """Return a response's status and text, or None and the name of the error."""
+    connection = http.client.HTTPConnection("127.0.0.1", sender.port, timeout=sender.timeout)
+    sent = {"Origin": sender.origin, **(headers or {})} | ({"Cookie": sender.cookie} if sender.cookie else {})
+    try:
+        connection.request(method, path, body=body or None, headers=sent)
+        response = connection.getresponse()
+        return response.status, response.read(100_000).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return None, type(error).__name__
+    finally:
+        connection.close()
+
+
+def _field(text: str, name: str) -> Any:
+    """Return a field of a JSON object, or None."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found.get(name) if isinstance(found, dict) else None

@@ -8,15 +8,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..probe.stages import Result, StageError, open_socket, ping
 from ..probe.target import Target
-from . import canary
+from .canary import Sender, ends_a_cv, file_name, is_done, upload
 from .document import Datum, Missing, last_lines
 from .gather import Deadline, gather, run
 
@@ -47,6 +47,10 @@ REFUSALS = (
     (re.compile(r"\bAuthenticationError\b|invalid username-password"), "WRONGPASS"),
     (re.compile(r"\bNoPermissionError\b"), "NOPERM"),
 )
+# A write of the probe's user; a full Redis refuses it.
+WRITE = "SET user:site-check:diagnosis 1 PX 1000"
+PUBLISHED = re.compile(r"^pmessage\n.*\n(.*)$", re.MULTILINE)  # redis-cli's lines, with the channel as third
+PATIENCE = 2.5  # seconds for the canary's CV to be processed
 RECENT = 5  # lines of a log that describe the present
 
 
@@ -58,9 +62,20 @@ def redis_code(text: str) -> str | None:
     return None
 
 
-def stack(compose_dir: str, api: Target, user_id: str, deadline: Deadline) -> dict[str, Datum]:
+@dataclass(frozen=True)
+class Project:
+    """A compose project: its directory, its services, and whether its backend is the reference one."""
+
+    directory: str
+    services: Collection[str]
+    reference: bool
+
+
+def stack(
+    project: Project, api: Target, sender: Sender, user_id: str, deadline: Deadline
+) -> dict[str, Datum]:
     """Return the data MEMBERS; `api` is the socket that receives the canary. Raises Missing."""
-    state = containers(compose_dir, deadline)
+    state = containers(project.directory, deadline)
     ids = {name: one["id"] for name, one in state.items() if one["state"] == "running"}
 
     def running(name: str) -> str:
@@ -70,9 +85,9 @@ def stack(compose_dir: str, api: Target, user_id: str, deadline: Deadline) -> di
 
     inner = gather(
         {
-            "redis": lambda: redis(running("redis"), deadline),
-            "worker": lambda: worker(running("redis"), deadline),
-            "canary": lambda: round_trip(running("worker"), running("redis"), api, user_id, deadline),
+            "redis": lambda: redis(running("redis"), deadline) if "redis" in project.services else None,
+            "worker": lambda: worker(running("redis"), deadline) if project.reference else None,
+            "canary": lambda: round_trip(ids.get("redis"), api, sender, user_id, deadline),
             "app_logs": lambda: app_logs(state, deadline),
             "sockets": lambda: sockets(state),
         },
@@ -187,20 +202,28 @@ def part_status(body: str, part: str) -> str | None:
 
 
 def redis(container: str, deadline: Deadline) -> dict[str, Any]:
-    """Return Redis's reply to PING and parts of INFO, by redis-cli inside its container; raises Missing."""
+    """Return Redis's replies to PING and a write, and parts of INFO, by redis-cli in its container.
+
+    Raises Missing.
+    """
     command = ["timeout", "3", "docker", "exec", "-i", container, "redis-cli"]
-    done = run(command, deadline, text="PING\nINFO\n")
+    done = run(command, deadline, text=f"PING\n{WRITE}\nINFO\n")
     info = dict(re.findall(r"^(\w+):([^\r\n]*)", done.stdout, re.MULTILINE))
-    reply = done.stdout.partition("\n")[0].strip() or " ".join(last_lines(done.stderr))
+    replies = [line.strip() for line in done.stdout.splitlines()[:2]] or [" ".join(last_lines(done.stderr))]
+    refusal = next((found[1] for line in replies[1:] if (found := re.match(r"(OOM|MISCONF)\b", line))), None)
     return {
-        "ping": reply,
-        "code": redis_code(reply),
+        "ping": replies[0],
+        "code": redis_code(replies[0]),
+        "write_code": refusal,
         "info": {name: info[name] for name in INFO if name in info},
     }
 
 
 def worker(container: str, deadline: Deadline) -> dict[str, Any]:
-    """Return the seconds since a worker's last heartbeat, None for never, and how many jobs wait."""
+    """Return the seconds since a worker's last heartbeat, None for never, and how many jobs wait.
+
+    Of the reference backend; raises Missing.
+    """
     done = run(
         ["docker", "exec", "-i", container, "redis-cli"],
         deadline,
@@ -214,10 +237,12 @@ def worker(container: str, deadline: Deadline) -> dict[str, Any]:
 
 
 def round_trip(
-    worker_id: str, redis_id: str, api: Target, user_id: str, deadline: Deadline
+    redis_id: str | None, api: Target, sender: Sender, user_id: str, deadline: Deadline
 ) -> dict[str, Any]:
-    """Return how a canary that the worker publishes reaches a socket of the api; raises Missing."""
-    nonce = secrets.token_hex(8)
+    """Return how the events of a canary reach a socket of the api; raises Missing.
+
+    Where the CV was processed and the socket was not told, a second canary shows the channels in Redis.
+    """
     opened = Result(api.name, api.url)
     end = time.monotonic() + deadline.left(api.limit)
     try:
@@ -229,46 +254,53 @@ def round_trip(
     except OSError as error:
         # Its own text may contain the response's headers, cookies among them.
         raise Missing(f"no socket of the api was open to receive it ({type(error).__name__}).") from None
-    start = time.monotonic()
     try:
-        done = gather(
-            {
-                "channels": lambda: run(
-                    ["docker", "exec", "-i", redis_id, "redis-cli"],
-                    deadline,
-                    text=f"PUBSUB CHANNELS *{user_id}*\n",
-                ),
-                "published": lambda: canary.publish(worker_id, user_id, nonce, deadline),
-            },
-            deadline,
-        )
-        if "value" not in done["published"]:
-            raise Missing(done["published"]["missing"], done["published"]["reason"])
-        published = done["published"]["value"]
-        found = {
-            "published_on": published["channel"] or None,
-            "subscribed_to": done["channels"]["value"].stdout.split() if "value" in done["channels"] else [],
-            "received_ms": None,
-            "redis_code": published["redis_code"],
-            "error": published["error"],
-        }
-        if not found["error"] and _receives(client, nonce, deadline):
-            # Includes the start of a Python process; verify measures the delivery alone.
-            found["received_ms"] = round((time.monotonic() - start) * 1000)
-        return found
+        found = _send(client, sender, deadline)
     finally:
         client.shutdown()
+    return found | (channels(redis_id, sender, user_id, deadline) if found["done_unreported"] else {})
 
 
-def _receives(client: Any, nonce: str, deadline: Deadline) -> bool:
-    """Return whether the event with this nonce comes over the socket in time."""
-    client.settimeout(deadline.left(1.5))
+def _send(client: Any, sender: Sender, deadline: Deadline) -> dict[str, Any]:
+    """Upload a canary and return which of its events arrive over the socket, and when."""
+    nonce, start = secrets.token_hex(8), time.monotonic()
+    found = upload(sender, nonce) | {"received_ms": None, "processed_ms": None, "done_unreported": False}
+    batch_id = found.pop("batch_id")
+    end = time.monotonic() + deadline.left(PATIENCE)
     try:
-        while nonce not in str(client.recv()):
-            pass
+        while batch_id and found["processed_ms"] is None:
+            client.settimeout(max(0.01, end - time.monotonic()))
+            message = str(client.recv())
+            if batch_id not in message:
+                continue
+            took = round((time.monotonic() - start) * 1000)
+            found["received_ms"] = found["received_ms"] or took
+            if file_name(nonce) in message and ends_a_cv(message):
+                found["processed_ms"] = took
     except (websocket.WebSocketException, OSError):
-        return False
-    return True
+        # The deadline, or the end of the socket: what did not arrive is null.
+        found["done_unreported"] = bool(batch_id and is_done(sender, batch_id))
+    return found
+
+
+def channels(redis_id: str | None, sender: Sender, user_id: str, deadline: Deadline) -> dict[str, list[str]]:
+    """Return the channels of the user that events are published on, and that are subscribed to."""
+    if redis_id is None:
+        return {}
+    client = ["docker", "exec", "-i", redis_id, "timeout", "2", "redis-cli"]
+
+    def subscribed_to() -> list[str]:
+        return run(client, deadline, text=f"PUBSUB CHANNELS user:{user_id}*\n").stdout.split()
+
+    def published_on() -> list[str]:
+        return sorted(set(PUBLISHED.findall(run([*client, "PSUBSCRIBE", f"*:{user_id}:*"], deadline).stdout)))
+
+    def send() -> None:
+        time.sleep(0.8)  # until redis-cli has subscribed
+        upload(sender, secrets.token_hex(8))
+
+    found = gather({"subscribed_to": subscribed_to, "published_on": published_on, "sent": send}, deadline)
+    return {name: found[name].get("value", []) for name in ("subscribed_to", "published_on")}
 
 
 def app_logs(state: Mapping[str, Mapping[str, Any]], deadline: Deadline) -> dict[str, dict[str, Any]]:

@@ -86,15 +86,15 @@ def api_socket(e: Evidence) -> str | None:
 @rule(
     "changes_only_after_refresh",
     "docker compose logs api worker has the reason; docker compose restart api helps for now.",
-    explained_by=("server", "redis", "api", "other_channel"),
+    explained_by=("server", "redis", "worker", "api"),
     symptom=True,
     deploys=True,
 )
 def canary_lost(e: Evidence) -> str | None:
-    """An event was published where the api subscribes, and did not reach its socket."""
+    """The probe's upload was refused, or its events did not reach a socket of the api."""
     canary = e["server.canary"]
     if not canary or canary["received_ms"] is not None:
         return None
     if canary["error"]:
-        return f"the worker can't publish an event: {canary['error']}"
-    return "an event that the worker published did not reach a socket of the api."
+        return f"the probe can't upload a CV: {canary['error']}"
+    return "the events of an upload did not reach a socket of the api."

@@ -23,7 +23,7 @@ def redis_full(e: Evidence) -> str | None:
     """Redis is at its memory limit and may not evict, so it refuses every write."""
     info = e["server.redis.info"] or {}
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    refused = e["server.canary.redis_code"] == "OOM"
+    refused = e["server.redis.write_code"] == "OOM"
     if refused or (limit and used >= limit and info.get("maxmemory_policy") == "noeviction"):
         return f"Redis is full: it uses {used} of {limit} bytes and refuses writes."
     return None
@@ -49,7 +49,7 @@ def storage_full(e: Evidence) -> str | None:
 def redis_can_not_save(e: Evidence) -> str | None:
     """Redis failed to write its file, and therefore refuses every write."""
     status = e["server.redis.info.aof_last_write_status"]
-    if status not in (None, "ok") or e["server.canary.redis_code"] == "MISCONF":
+    if status not in (None, "ok") or e["server.redis.write_code"] == "MISCONF":
         return "Redis can't write its file to the disk, so it refuses to store events."
     return None
 
@@ -63,7 +63,7 @@ def redis_password(e: Evidence) -> str | None:
     """Redis refuses the password of the api, the worker or redis-cli."""
     codes = {
         "api": [e["server.ready.redis_code"]],
-        "worker": [e["server.canary.redis_code"]],
+        "worker": [],
         "redis-cli": [e["server.redis.code"]],
     }
     for name in ("api", "worker"):
@@ -91,3 +91,19 @@ def redis_silent(e: Evidence) -> str | None:
     return (
         f"Redis runs, but answers PING with {reply!r}." if reply else "Redis runs, but does not answer PING."
     )
+
+
+@rule(
+    "redis_is_down",
+    "docker compose logs api has the reason. If app_stack_redis_url is set, check that Redis and "
+    "vault_app_stack_redis_password from this server.",
+    explained_by=("redis", "worker", "api", "docker_stopped"),
+    symptom=True,
+    deploys=True,
+)
+def not_ready(e: Evidence) -> str | None:
+    """The api runs and reports that it can't reach Redis, for a reason that no other rule knows."""
+    ready = e["server.ready"] or {}
+    if ready.get("healthz") == 200 and ready.get("readyz") == 503:
+        return "the api runs, but /readyz returns 503: Redis or its events are not available to it."
+    return None

@@ -10,7 +10,7 @@ DEPLOY_STACK = "Run ansible-playbook site.yml --tags app_stack: it starts all se
 def stopped(e: Evidence, name: str) -> str | None:
     """Return the sentence for a service whose container is not running, or None."""
     containers = e["server.containers"]
-    if containers is None or e.is_running(name):
+    if containers is None or e.is_running(name) or name not in e.expect("services"):
         return None
     container = containers.get(name)
     if container is None:

@@ -59,8 +59,23 @@ def extractor_down(e: Evidence) -> str | None:
     "own publishes on user:ID:events (docs/contract.md).",
 )
 def other_channel(e: Evidence) -> str | None:
-    """Events go to a channel that no socket subscribes to."""
-    published, subscribed = e["server.canary.published_on"], e["server.canary.subscribed_to"]
-    if not published or not subscribed or published in subscribed:
+    """The canary's CV was processed, and its event did not come: it goes to a channel without subscriber."""
+    if not e["server.canary.done_unreported"]:
         return None
-    return f"the worker publishes events on {published}, but the api subscribes to {', '.join(subscribed)}."
+    published, subscribed = (
+        set(e[f"server.canary.{name}"] or ()) for name in ("published_on", "subscribed_to")
+    )
+    sentence = "CVs are processed, but a socket of the api does not receive their events"
+    if published - subscribed:
+        return (
+            f"{sentence}: they are published on {', '.join(sorted(published - subscribed))}, but the api "
+            f"subscribes to {', '.join(sorted(subscribed)) or 'nothing'}."
+        )
+    return f"{sentence}."
+
+
+@rule("nothing_is_processed", DEPLOY_STACK, explained_by=("docker_stopped",), deploys=True)
+def service_stopped(e: Evidence) -> str | None:
+    """A further service of the project (app_stack_services) is not running."""
+    further = sorted(set(e.expect("services")) - {"api", "worker", "extractor", "redis"})
+    return next((sentence for name in further if (sentence := stopped(e, name))), None)
