@@ -1,4 +1,4 @@
-"""A backend in another language (Node), deployed by the site's own playbooks: everything holds by the contract alone."""
+"""A backend in another language (Node), deployed by the site's own playbooks: the contract suffices."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def diagnose(folder):
 
 @pytest.fixture(scope="module")
 def deployed(demo):
-    """Deploy the backend by site.yml, whose last play verifies the site; deploy the reference one afterwards."""
+    """Deploy the backend by site.yml, which ends by verifying the site; the reference one afterwards."""
     folder = Path(__file__).parent / "node"
     subprocess.run(("docker", "build", "--quiet", f"--tag={IMAGE}", folder), check=True, capture_output=True)
     with subprocess.Popen(("docker", "save", IMAGE), stdout=subprocess.PIPE) as saved:
@@ -64,11 +64,9 @@ def test_it_gets_its_environment_user_and_volumes(deployed, demo):
 
 
 def test_it_keeps_the_contract(deployed):
-    """The acceptance suite as it is, but for the test that publishes with the reference backend's own code."""
+    """The acceptance suite, but for the test that publishes with the reference backend's own code."""
     command = (sys.executable, "-m", "pytest", "-q", "tests/acceptance", "-k", "not older_than_the_history")
-    done = subprocess.run(
-        command, cwd=REPOSITORY, check=False, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
 
 

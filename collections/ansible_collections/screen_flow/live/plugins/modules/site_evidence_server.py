@@ -258,7 +258,11 @@ def main() -> None:
             "https_port": {"type": "int", "default": 443},
             "compose_dir": {"type": "path", "default": "/opt/screen-flow"},
             "reference_backend": {"type": "bool", "default": True},
-            "services": {"type": "list", "elements": "str", "default": ["api", "worker", "extractor", "redis"]},
+            "services": {
+                "type": "list",
+                "elements": "str",
+                "default": ["api", "worker", "extractor", "redis"],
+            },
             "control_time": {"type": "float", "required": True},
             "timeout": {"type": "float", "default": 5},
             "deadline": {"type": "float", "default": 7},
