@@ -236,6 +236,15 @@ def test_preflight_explains_each_alias_that_can_not_work(inventory):
     assert message.count("has 'example.com', which is there twice; leave one out") == 2
 
 
+def test_preflight_says_the_ascii_form_of_the_site_s_name(inventory):
+    site = inventory / "group_vars/all/site.yml"
+    site.write_text(site.read_text().replace("www.example.com", "b\u00fccher.example.com"))
+    refused = preflight(inventory)
+    assert refused.returncode == 2
+    message = " ".join(refused.stdout.split())
+    assert "use their ASCII forms, 'example.com' and 'xn--bcher-kva.example.com'" in message
+
+
 def test_preflight_refuses_aliases_as_text(inventory):
     site = inventory / "group_vars/all/site.yml"
     site.write_text(site.read_text() + "site_aliases: example.com\n")
