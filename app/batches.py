@@ -106,7 +106,7 @@ _ADVANCE = (
 local old = redis.call('HGET', KEYS[2], 'cv:' .. ARGV[3])
 if not old or cjson.decode(old).progress >= tonumber(ARGV[5]) then return 0 end
 redis.call('HSET', KEYS[2], 'cv:' .. ARGV[3], ARGV[4])
-redis.call('HINCRBY', KEYS[2], 'cpu', ARGV[7])
+if redis.call('HEXISTS', KEYS[2], 'cpu') == 1 then redis.call('HINCRBY', KEYS[2], 'cpu', ARGV[7]) end
 redis.call('EXPIRE', KEYS[2], {RETENTION})
 redis.call('EXPIRE', KEYS[3], {RETENTION})
 cv_event(ARGV[1], ARGV[2], ARGV[4])

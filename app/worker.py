@@ -129,17 +129,20 @@ dramatiq.set_broker(broker)
 def process_cv(user_id: str, batch_id: str, cv_id: str, kind: str) -> None:
     """Process the CV whose turn it is, which may be another. Without Redis or the extractor it waits."""
     own = Job(user_id, batch_id, cv_id, kind)
+    busy = False
     while True:
         try:
+            if busy and alive.stopping.is_set():
+                # Back to the queue; a message too many would find nothing to do.
+                broker.enqueue(process_cv.message(*own))
+                return
             with turns.take(own) as job:
                 if job:
                     _process_once(job)
             return
         except Busy:
-            if alive.stopping.wait(TURN_WAIT):
-                # Back to the queue; a message too many finds nothing to do.
-                broker.enqueue(process_cv.message(*own))
-                return
+            busy = True
+            alive.stopping.wait(TURN_WAIT)
             continue
         except RedisError as error:
             logger.warning("CV %s waits for Redis: %s", cv_id, error)

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 
 from bench import figures as figures_
 from bench.storm import checkout
-from tests.kit.app import RedisServer, Site, make_site
+from tests.kit.app import RedisServer, Site, Worker, make_site
 from tests.kit.documents import TEXT, endless_pdf
 from tests.kit.process import REPOSITORY, Process
 
@@ -119,10 +119,11 @@ def measure(label: str, source: Path, seconds: float) -> Result:
             *(sys.executable, "-m", "app.main", "--host", "127.0.0.1", "--port", str(site.port)),
             log=folder / "api.log", env=site.env, cwd=source,
         )  # fmt: skip
-        site.worker = Process(
+        site.worker = Worker(
             *(sys.executable, "-m", "dramatiq", "app.worker", "--processes", "1"),
             log=folder / "worker.log", env=site.env, cwd=source,
         )  # fmt: skip
+        site.worker.extractor = site.extractor
         try:
             site.start()
             site.worker.start()

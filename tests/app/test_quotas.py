@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,16 +120,36 @@ def test_users_take_turns(own_site: Site, user: str) -> None:
     assert finished(own_site, f"{user}-flood", first)["done"] == 5
 
 
+def test_a_worker_that_waits_for_other_users_stops_at_once_and_loses_nothing(
+    own_site: Site, user: str
+) -> None:
+    own_site.start()
+    own_site.worker.start()
+    slow = {f"cv{number}__pdf": slow_pdf() for number in range(5)}
+    batch_id = upload(own_site, user, **slow).json()["batch_id"]
+    redis = own_site.redis.client
+    # One thread has a CV; the other has a message, and may take no CV of the same user.
+    wait_until("a CV is taken", lambda: redis.hlen("dramatiq:cvs.taken") == 1)
+    assert own_site.worker.child
+    own_site.worker.child.send_signal(signal.SIGTERM)
+    own_site.worker.child.wait(20)
+    unfinished = 5 - listing(own_site, user)["batches"][0]["done"]
+    assert redis.llen("dramatiq:cvs") == unfinished >= 3
+    own_site.worker.start()
+    assert finished(own_site, user, batch_id)["done"] == 5
+
+
 def test_a_job_from_before_the_turns_is_processed(own_site: Site, user: str) -> None:
     """An upgrade finds batches and messages that the previous release stored."""
     own_site.start()
     redis = own_site.redis.client
-    batch_id = upload(own_site, user, a__txt=TEXT.encode(), b__txt=TEXT.encode()).json()["batch_id"]
+    letters = {f"cv{number}__txt": TEXT.encode() for number in range(6)}
+    batch_id = upload(own_site, user, **letters).json()["batch_id"]
     own_site.redis.client.execute_command("HDEL", f"batch:{batch_id}", "cpu")
     redis.delete("dramatiq:cvs.turns", f"user:{user}:waiting")
     upload(own_site, f"{user}-new", a__txt=TEXT.encode())
     own_site.worker.start()
-    assert finished(own_site, user, batch_id)["done"] == 2
+    assert finished(own_site, user, batch_id)["done"] == 6
     [other] = listing(own_site, f"{user}-new")["batches"]
     assert finished(own_site, f"{user}-new", other["batch_id"])["done"] == 1
     wait_until("no job is left", lambda: not redis.exists("dramatiq:cvs.msgs", "dramatiq:cvs.taken"))
