@@ -32,9 +32,14 @@ OTHER: dict[str, Any] = {
 
 
 def kill_run(
-    at: str | int, when: str | float, *options: str, log: Path | None = None, **variables: Any
+    at: str | int,
+    when: str | float,
+    *options: str,
+    playbook: str = "site.yml",
+    log: Path | None = None,
+    **variables: Any,
 ) -> Run:
-    """Run site.yml until it is killed: at a task, by number or name, at its "end" or seconds after its start.
+    """Run a playbook until it is killed: at a task, by number or name, at its "end" or seconds into it.
 
     `options` are ansible-playbook's, such as --tags; `log` is a file for the names of the started tasks.
 
@@ -47,9 +52,7 @@ def kill_run(
         "KILL_RUN_WHEN": str(when),
         "KILL_RUN_LOG": str(log or ""),
     }
-    return run_playbook(
-        "site.yml", *options, environment=environment, new_group=True, timeout=600, **variables
-    )
+    return run_playbook(playbook, *options, environment=environment, new_group=True, timeout=600, **variables)
 
 
 def was_killed(run: Run) -> bool:

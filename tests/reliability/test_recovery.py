@@ -219,6 +219,13 @@ async def test_api_killed(demo: Demo) -> None:
     assert all(socket.closes for socket in load.crowd.sockets)
 
 
+async def test_nginx_killed(demo: Demo) -> None:
+    """systemd starts it again; its workers, and with them all sockets, die with the main process."""
+    kill = "kill -9 $(cat /run/nginx.pid)"
+    load = await measure(demo, "nginx killed", lambda _: on_server(demo, kill, 5), "automatic")
+    assert all(socket.closes for socket in load.crowd.sockets)
+
+
 async def test_docker_restarted(demo: Demo) -> None:
     """With live restore the containers keep running without the engine."""
     started = "docker inspect --format '{{.State.StartedAt}}' $(docker compose ps --quiet)"
