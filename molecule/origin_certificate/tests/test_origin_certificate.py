@@ -57,9 +57,9 @@ def test_an_unchanged_run_writes_nothing_and_requests_each_resource_once(control
     # Two modules look up the zone's id; there are three rule phases, and the switch of origin pulls.
     # The records of the site's two names.
     assert paths.pop("dns_records") == 2
-    # The other ten: eight settings, Argo, the edge's certificates.
+    # The other nine: eight settings and the edge's certificates; Argo is left alone by default.
     assert (paths.pop("zones"), paths.pop("entrypoint"), paths.pop("settings")) == (2, 3, 1)
-    assert (set(paths.values()), len(paths)) == ({1}, 10)
+    assert (set(paths.values()), len(paths)) == ({1}, 9)
 
 
 def test_renews_before_expiry_and_presents_the_new_certificate(edge, control, converge, presented):
