@@ -18,10 +18,15 @@ from tests.kit.site import Demo, SiteClient
 
 pytestmark = pytest.mark.usefixtures("localhost_names")
 WRITE_NGINX = "nginx : configure | Write the nginx configuration"
-# Variables, role, task and moment at which each run is killed, one after the other. The later ones first
+# Variables, tags, task and moment at which each run is killed, one after the other. The later ones first
 # finish what the earlier ones left. The last two leave files that nothing loaded and no later run changes.
 KILLS = [
-    (OTHER, "app_stack", "app_stack : service | Start the project and wait until it is healthy", 0.5),
+    (
+        OTHER,
+        "docker_engine,app_stack",
+        "app_stack : service | Start the project and wait until it is healthy",
+        0.5,
+    ),
     (OTHER, "origin_firewall", "origin_firewall : configure | Load the firewall rules", 0.4),
     (OTHER, "authenticated_origin_pulls", WRITE_NGINX, "end"),  # while origin pulls are turned off
     ({}, "docker_engine", "docker_engine : configure | Write the daemon configuration", "end"),
@@ -36,8 +41,8 @@ async def test_a_run_that_is_killed_is_finished_by_the_next(demo: Demo) -> None:
     visitor = Visitor()
 
     def deploy() -> tuple[int, int]:
-        for variables, role, task, when in KILLS:
-            killed = kill_run(task, when, f"--tags={role}", playbook="playbooks/origin.yml", **variables)
+        for variables, tags, task, when in KILLS:
+            killed = kill_run(task, when, f"--tags={tags}", playbook="playbooks/origin.yml", **variables)
             assert was_killed(killed), f"{task}: {killed.stdout[-2000:]}{killed.stderr}"
         finished = run_playbook("site.yml", timeout=600)
         assert finished.returncode == 0, finished.stdout
