@@ -123,10 +123,14 @@ def test_your_own_image_needs_no_worker_and_keeps_its_own_command_and_health_che
     assert not {"command", "healthcheck"} & services["api"].keys()
 
 
-def test_your_own_worker_is_not_judged_by_the_health_check_of_the_api(render):
-    worker = own(render, app_stack_worker_command=["node", "worker.js"])["worker"]
+def test_your_own_worker_has_its_own_command_and_health_check(render):
+    inputs = {"app_stack_worker_command": ["node", "worker.js"]}
+    worker = own(render, **inputs)["worker"]
     assert worker["command"] == ["node", "worker.js"]
-    assert worker["healthcheck"] == {"disable": True}
+    # `docker compose up --wait` fails for a check that is turned off, and takes a container without one as healthy.
+    assert "healthcheck" not in worker
+    worker = own(render, **inputs, app_stack_worker_health_command=["node", "health.js"])["worker"]
+    assert worker["healthcheck"]["test"] == ["CMD", "node", "health.js"]
 
 
 def test_user_root_and_environment_are_the_inventory_s(render):
