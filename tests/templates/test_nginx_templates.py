@@ -77,10 +77,19 @@ def test_a_client_that_reads_nothing_is_closed_after_minutes_not_the_guide_s_hou
     assert "        send_timeout 300s;\n" in location(site, "/api/v1/cv-processing/ws/")
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1/cv-processing/ws/"])
-def test_no_location_sets_a_header_of_its_own(site, path):
+def test_the_socket_location_sets_no_header_of_its_own(site):
     # nginx inherits the server's proxy_set_header lines only where a location has none.
-    assert "proxy_set_header" not in location(site, path)
+    assert "proxy_set_header" not in location(site, "/api/v1/cv-processing/ws/")
+
+
+def test_only_sockets_get_the_upgrade(site):
+    def headers(text):
+        return set(re.findall(r"(?m)^ *proxy_set_header (\S+) (.*);$", text))
+
+    server = headers(site.split("\n    location ")[0])
+    upgrade = {("Upgrade", "$upgrade"), ("Connection", "$connection_upgrade")}
+    assert server >= upgrade
+    assert headers(location(site, "/")) == server - upgrade
 
 
 def test_the_upgrade_map_is_the_guide_s(render):

@@ -41,10 +41,11 @@ def test_workers_may_open_the_files_that_their_connections_need(host):
 
 @pytest.mark.parametrize("port", [80, 443])
 @pytest.mark.parametrize("path", ["/", SOCKET])
-def test_forwards_the_upgrade_and_the_headers(upstream, local, port, path):
+def test_forwards_the_headers_and_to_the_socket_location_the_upgrade(upstream, local, port, path):
     headers = local.forwarded(port, path, HANDSHAKE)
     assert headers["version"] == "HTTP/1.1"
-    assert (headers["Upgrade"], headers["Connection"]) == ("websocket", "upgrade")
+    upgrade = ("websocket", "upgrade") if path == SOCKET else (None, "close")
+    assert (headers.get("Upgrade"), headers["Connection"]) == upgrade
     assert headers["Host"] == NAME
     assert headers["X-Forwarded-Proto"] == {80: "http", 443: "https"}[port]
     assert headers["X-Real-IP"] == headers["X-Forwarded-For"] == "127.0.0.1"
@@ -78,6 +79,21 @@ def test_a_handshake_from_another_origin_is_refused(upstream, local, path, origi
 
 def test_an_ordinary_request_needs_no_origin(upstream, local):
     assert local.status(443) == 200
+
+
+@pytest.mark.parametrize("more", [{"size": 1}, {"headers": {"Transfer-Encoding": "chunked"}}], ids=str)
+def test_a_handshake_with_a_body_is_refused(upstream, local, more):
+    headers = HANDSHAKE | more.pop("headers", {})
+    assert local.status(443, SOCKET, headers, **more) == 400
+
+
+def test_what_the_api_answers_is_stored_nowhere_unless_the_api_allows_it(upstream, local):
+    def cache_control(path):
+        return local.request(443, path)[1].get("Cache-Control")
+
+    assert cache_control("/api/v1/session") == "no-store"
+    assert cache_control("/api/v1/session?Cache-Control=max-age%3D9") == "max-age=9"
+    assert cache_control("/") is None
 
 
 FORGED = {
@@ -119,6 +135,8 @@ def test_security_headers_are_sent_once_unless_the_api_sends_its_own(upstream, l
     _, headers, _ = local.request(443)
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Server"] == "nginx"
     assert "Strict-Transport-Security" not in headers
