@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench import extraction, fairness, figures, killed, loss, sockets, storm, storm_table, upstream
+from bench import extraction, fairness, figures, loss, sockets, storm, storm_table, upstream
 
 PLOT = Path(".artefacts/sockets.png")
 
@@ -48,13 +48,6 @@ def _storm(chosen: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
 def _upstream(chosen: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
     costs = upstream.run(chosen.clients)
     return upstream.costs_table(costs), upstream.figures(costs)
-
-
-def _killed(chosen: argparse.Namespace) -> tuple[str, list[figures.Figure]]:
-    kills = killed.run(chosen.sample, chosen.seed)
-    return f"{killed.kills_table(kills)}\n\n{figures.target_table(killed.figures(kills))}", killed.figures(
-        kills
-    )
 
 
 def _add_count(parser: argparse.ArgumentParser, option: str, default: int, what: str, low: int = 1) -> None:
@@ -145,17 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     way.set_defaults(run=_upstream)
     low = 2 * upstream.USERS
     _add_count(way, "clients", 2_000, f"number of clients, {low} or more", low)
-
-    killing = commands.add_parser(
-        "killed",
-        parents=[common],
-        help="runs of site.yml killed at each task, in a running demo; takes hours, a sample minutes",
-    )
-    killing.set_defaults(run=_killed)
-    killing.add_argument("--sample", type=number, metavar="N", help="kill at N tasks of all")
-    killing.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="choice of the sample (%(default)s)"
-    )
 
     reading = commands.add_parser(
         "extraction",

@@ -125,7 +125,7 @@ def test_a_worker_that_waits_for_other_users_stops_at_once_and_loses_nothing(
 ) -> None:
     own_site.start()
     own_site.worker.start()
-    slow = {f"cv{number}__pdf": slow_pdf() for number in range(5)}
+    slow = {f"cv{number}__pdf": endless_pdf(b"(Ada) Tj " * 250_000) for number in range(5)}
     batch_id = upload(own_site, user, **slow).json()["batch_id"]
     redis = own_site.redis.client
     # One thread has a CV; the other has a message, and may take no CV of the same user.

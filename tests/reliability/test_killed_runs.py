@@ -1,7 +1,6 @@
 """Runs that are killed: visitors notice nothing, and the next run finishes what was begun.
 
-Over a running site, named by SITE_URL, EDGE_CA_FILE and ORIGIN_CONTAINER (.demo/env). `scripts/bench killed`
-does the same at every task.
+Over a running site, named by SITE_URL, EDGE_CA_FILE and ORIGIN_CONTAINER (.demo/env).
 """
 
 import asyncio
