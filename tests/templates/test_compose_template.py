@@ -127,7 +127,7 @@ def test_your_own_worker_has_its_own_command_and_health_check(render):
     inputs = {"app_stack_worker_command": ["node", "worker.js"]}
     worker = own(render, **inputs)["worker"]
     assert worker["command"] == ["node", "worker.js"]
-    # `docker compose up --wait` fails for a check that is turned off, and takes a container without one as healthy.
+    # `docker compose up --wait` fails for a check that is turned off; without one, running is healthy.
     assert "healthcheck" not in worker
     worker = own(render, **inputs, app_stack_worker_health_command=["node", "health.js"])["worker"]
     assert worker["healthcheck"]["test"] == ["CMD", "node", "health.js"]
