@@ -119,7 +119,7 @@ def test_an_invalid_variable_is_reported_before_anything_changes(variable, value
     ("variables", "message"),
     [
         (
-            {"site_zone": "other.example.com", "site_domain": "www.other.example.com"},
+            {"site_zone": "other.example.com", "site_domain": "www.other.example.com", "site_aliases": []},
             "Zone other.example.com does not exist at Cloudflare",
         ),
         ({"site_cloudflare_api_token": ""}, "put the token into vault_cloudflare_zone_api_token"),
