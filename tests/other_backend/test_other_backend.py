@@ -79,7 +79,6 @@ def test_diagnosis_finds_nothing_on_the_healthy_site(deployed, tmp_path):
     [
         (["stop", "worker"], ["start", "worker"], ("worker", "worker is stopped")),
         (["pause", "api"], ["unpause", "api"], ("api", "api is stopped (paused")),
-        (["stop", "redis"], ["start", "redis"], ("redis", "redis is stopped")),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
