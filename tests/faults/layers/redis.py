@@ -18,7 +18,10 @@ FAULTS = [
     ),
     Fault(
         "redis_password", "refuses the password",
-        inject=redis_cli("ACL SETUSER app resetpass >wrong\nCLIENT KILL USER app\n"),
+        inject=redis_cli(
+            "ACL SETUSER api resetpass >wrong\nACL SETUSER worker resetpass >wrong\n"
+            "CLIENT KILL USER api\nCLIENT KILL USER worker\n"
+        ),
         revert=redis_cli("ACL LOAD\n"),
         touches={"redis", "api", "worker"},
     ),
