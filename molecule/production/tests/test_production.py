@@ -197,10 +197,14 @@ def test_the_server_has_the_base_image_that_it_would_pull(host):
 
 
 def every_line_is_ok(output: str) -> bool:
-    """Return whether the checklist at the end of a run has no other line."""
-    counted = re.search(r"(\d+) of (\d+) lines are ok", output)
+    """Return whether the checklist at the end of a run has no other line.
+
+    But for one warning: the kernel of a test machine may not enforce the containers' limits.
+    """
+    counted = re.search(r"(\d+) of (\d+) lines are ok(, 1 warning)?\.", output)
     assert counted, output
-    return int(counted[1]) == int(counted[2]) > 0
+    warned = "Limits of the containers" in output and bool(counted[3])
+    return int(counted[1]) == int(counted[2]) - warned > 0
 
 
 def test_the_run_brings_the_site_up(host):

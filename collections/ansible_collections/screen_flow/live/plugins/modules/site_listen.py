@@ -144,7 +144,11 @@ def _record(
     elif kind == "heartbeat" and found["heartbeat_seconds"] is None:
         found["heartbeat_seconds"] = round(time.monotonic() - sent, 1)
     elif file_name(nonce) in str(message):
-        sent_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
+        try:
+            sent_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            found["ended"] = "an event has no time in ISO 8601 (docs/contract.md)."
+            return
         if found["canary_ms"] is None:
             found["canary_ms"] = round((arrived - sent_at) * 1000, 1)
             first["sent"] = sent_at

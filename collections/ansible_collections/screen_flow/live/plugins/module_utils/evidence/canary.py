@@ -49,7 +49,7 @@ def upload(sender: Sender, nonce: str) -> dict[str, Any]:
     status, text = _request(
         sender, "POST", BATCHES, body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     )
-    batch_id = _field(text, "batch_id") if status == 202 else None
+    batch_id = str(_field(text, "batch_id") or "") or None if status == 202 else None
     error = ""
     if status is None:
         error = f"the upload got no response: {text}."

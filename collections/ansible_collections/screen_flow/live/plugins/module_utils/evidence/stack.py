@@ -86,7 +86,11 @@ def stack(
     inner = gather(
         {
             "redis": lambda: redis(running("redis"), deadline) if "redis" in project.services else None,
-            "worker": lambda: worker(running("redis"), deadline) if project.reference else None,
+            "worker": lambda: (
+                worker(running("redis"), deadline)
+                if project.reference and "redis" in project.services
+                else None
+            ),
             "canary": lambda: round_trip(ids.get("redis"), api, sender, user_id, deadline),
             "app_logs": lambda: app_logs(state, deadline),
             "sockets": lambda: sockets(state),

@@ -43,6 +43,8 @@ def nginx_configuration_invalid(e: Evidence) -> str | None:
         "nginx_configuration_invalid",
         "nginx_stopped",
         "nginx_reload_refused",
+        # A process's start is counted from the clock, a file's change is not.
+        "clock_skew",
     ),
     deploys=True,
 )

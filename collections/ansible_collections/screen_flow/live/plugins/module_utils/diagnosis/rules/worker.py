@@ -66,10 +66,11 @@ def other_channel(e: Evidence) -> str | None:
         set(e[f"server.canary.{name}"] or ()) for name in ("published_on", "subscribed_to")
     )
     sentence = "CVs are processed, but a socket of the api does not receive their events"
-    if published - subscribed:
+    # A backend that subscribes by patterns has no channel here.
+    if subscribed and published - subscribed:
         return (
             f"{sentence}: they are published on {', '.join(sorted(published - subscribed))}, but the api "
-            f"subscribes to {', '.join(sorted(subscribed)) or 'nothing'}."
+            f"subscribes to {', '.join(sorted(subscribed))}."
         )
     return f"{sentence}."
 
