@@ -51,6 +51,8 @@ REFUSALS = (
 WRITE = "SET user:site-check:diagnosis 1 PX 1000"
 PUBLISHED = re.compile(r"^pmessage\n.*\n(.*)$", re.MULTILINE)  # redis-cli's lines, with the channel as third
 PATIENCE = 2.5  # seconds for the canary's CV to be processed
+STEP = 0.6  # seconds without an event after which the api is queried whether it is
+LAST = 0.3  # seconds in which an event arrives that was sent before the api's answer
 RECENT = 5  # lines of a log that describe the present
 
 
@@ -271,19 +273,27 @@ def _send(client: Any, sender: Sender, deadline: Deadline) -> dict[str, Any]:
     found = upload(sender, nonce) | {"received_ms": None, "processed_ms": None, "done_unreported": False}
     batch_id = found.pop("batch_id")
     end = time.monotonic() + deadline.left(PATIENCE)
-    try:
-        while batch_id and found["processed_ms"] is None:
-            client.settimeout(max(0.01, end - time.monotonic()))
+    pause, done = STEP, False
+    while batch_id and found["processed_ms"] is None and time.monotonic() < end:
+        client.settimeout(pause)
+        try:
             message = str(client.recv())
-            if batch_id not in message:
-                continue
-            took = round((time.monotonic() - start) * 1000)
-            found["received_ms"] = found["received_ms"] or took
-            if file_name(nonce) in message and ends_a_cv(message):
-                found["processed_ms"] = took
-    except (websocket.WebSocketException, OSError):
-        # The deadline, or the end of the socket: what did not arrive is null.
-        found["done_unreported"] = bool(batch_id and is_done(sender, batch_id))
+        except websocket.WebSocketTimeoutException:
+            if done:
+                found["done_unreported"] = True
+                break
+            # Its last event may still be on the way.
+            done = bool(is_done(sender, batch_id))
+            pause = LAST if done else STEP
+            continue
+        except (websocket.WebSocketException, OSError):
+            break
+        if batch_id not in message:
+            continue
+        took = round((time.monotonic() - start) * 1000)
+        found["received_ms"] = found["received_ms"] or took
+        if file_name(nonce) in message and ends_a_cv(message):
+            found["processed_ms"] = took
     return found
 
 
