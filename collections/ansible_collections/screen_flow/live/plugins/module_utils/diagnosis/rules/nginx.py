@@ -98,7 +98,7 @@ def connection_hard_coded(e: Evidence) -> str | None:
     return None
 
 
-@rule("bad_request_400", DEPLOY_NGINX, explained_by=("upgrade_map_missing",))
+@rule("bad_request_400", DEPLOY_NGINX, explained_by=("upgrade_map_missing", "websocket_location_missing"))
 def upgrade_not_passed(e: Evidence) -> str | None:
     """The location for sockets does not pass the headers Upgrade and Connection."""
     location = _socket_location(e)
@@ -118,12 +118,12 @@ def http_1_0_upstream(e: Evidence) -> str | None:
 
 @rule("closes_after_100_seconds", DEPLOY_NGINX)
 def websocket_location_missing(e: Evidence) -> str | None:
-    """Sockets pass through the location of ordinary requests, with its short timeouts."""
+    """Sockets pass through the location of ordinary requests, without the upgrade and with its timeouts."""
     config = e["server.nginx_config"]
     if not config or not config["server_found"] or config["websocket_location"]:
         return None
     path = e.expect("websocket_path")
-    return f"nginx has no location {path}: sockets get the timeouts of ordinary requests."
+    return f"nginx has no location {path}: sockets are treated as ordinary requests."
 
 
 @rule("closes_after_100_seconds", DEPLOY_NGINX)
