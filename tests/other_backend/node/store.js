@@ -21,15 +21,15 @@ end
 const SNAPSHOT = `
 local tail, batches = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1), {}
 for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, 49)) do
-  batches[#batches + 1] = redis.call('GET', 'batch:' .. id)
+  batches[#batches + 1] = redis.call('GET', 'node:batch:' .. id)
 end
 return {tail[1] and tail[1][1] or '0-0', batches}
 `
 
-const stream = (user) => `user:${user}:stream`
+const stream = (user) => `node:user:${user}:stream`
 const channel = (user) => `user:${user}:events`
-const listing = (user) => `user:${user}:batches`
-const batchKey = (id) => `batch:${id}`
+const listing = (user) => `node:user:${user}:batches`
+const batchKey = (id) => `node:batch:${id}`
 
 function connect() {
   const password = fs.readFileSync(process.env.APP_REDIS_PASSWORD_FILE, 'utf8').trim()
