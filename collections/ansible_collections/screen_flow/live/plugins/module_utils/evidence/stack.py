@@ -262,9 +262,10 @@ def round_trip(
         raise Missing(f"no socket of the api was open to receive it ({type(error).__name__}).") from None
     try:
         found = _send(client, sender, deadline)
+        # While the socket is open, since the api subscribes for it.
+        return found | (channels(redis_id, sender, user_id, deadline) if found["done_unreported"] else {})
     finally:
         client.shutdown()
-    return found | (channels(redis_id, sender, user_id, deadline) if found["done_unreported"] else {})
 
 
 def _send(client: Any, sender: Sender, deadline: Deadline) -> dict[str, Any]:
