@@ -22,6 +22,7 @@ from tests.kit.process import REPOSITORY
 
 SEED = 20251206  # the guide's date
 SOCKETS = 200
+USERS = 5  # a user may have fifty sockets
 RUNS = 20
 
 
@@ -113,14 +114,18 @@ def crowd(site):
     """Many live sockets through the edge, each with a ping every few seconds."""
     tls = ssl.create_default_context(cafile=site.ca_file)
 
-    def open_socket(last):
-        return websockets.connect(
-            site.url.replace("https", "wss") + WEBSOCKET_PATH + "site-check-crowd",
-            ssl=tls, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
-            additional_headers={"Cookie": site.cookie("site-check-crowd")},
-        )  # fmt: skip
+    def opener(user):
+        def open_socket(last):
+            return websockets.connect(
+                site.url.replace("https", "wss") + WEBSOCKET_PATH + user,
+                ssl=tls, host="127.0.0.1", port=site.port, origin=site.url, open_timeout=30,
+                additional_headers={"Cookie": site.cookie(user)},
+            )  # fmt: skip
 
-    crowd = Crowd([LiveSocket(open_socket, ping_seconds=3) for _ in range(SOCKETS)])
+        return open_socket
+
+    users = [f"site-check-crowd-{number % USERS}" for number in range(SOCKETS)]
+    crowd = Crowd([LiveSocket(opener(user), ping_seconds=3) for user in users])
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(crowd.connected()):
         yield
 
